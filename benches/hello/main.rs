@@ -1,0 +1,171 @@
+//! What Ferricorn costs: CPU per keep-alive request beside bare hyper, time from exec to the first answer,
+//! and the private memory of a worker. Run by benches/run; not a test: it prints, and judges nothing.
+
+#![allow(unreachable_pub, reason = "`pub` marks what the support modules offer")]
+
+#[path = "../../tests/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest of it")]
+mod support;
+
+mod figures;
+
+use figures::Figures;
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::{Connection, Program, Server, Target, proc};
+
+/// Each round measures both servers, one after the other, the first one in turn.
+const ROUNDS: usize = 7;
+const ROUND_SECONDS: u64 = 5;
+const WARM_UP_SECONDS: u64 = 1;
+const CONNECTIONS: &str = "32";
+const STARTS: usize = 30;
+/// Requests before the memory is read, over this many connections one after the other.
+const MEMORY_REQUESTS: usize = 2000;
+const MEMORY_CONNECTIONS: usize = 20;
+/// Ticks of /proc/PID/stat in a second (USER_HZ, proc(5)).
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// The server runs on one core and the client on the other.
+const ON_SERVER_CORE: [&str; 3] = ["taskset", "-c", "0"];
+const ON_CLIENT_CORE: [&str; 3] = ["taskset", "-c", "1"];
+
+const HELLO_ARGS: &str = "-w 1 --access-logfile access.log";
+
+fn main() {
+    // `cargo test --benches` also runs this, and means something else.
+    if !std::env::args().any(|arg| arg == "--bench") {
+        return;
+    }
+    print_setting();
+    compare_cpu();
+    for (name, args) in [("hello", "-w 2"), ("bare_hyper", "")] {
+        first_answer(name, args);
+    }
+    memory();
+}
+
+fn print_setting() {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("machine   {} × {}", cores, model.trim_start_matches([' ', '\t', ':']));
+    println!("kernel    {}", output("uname", &["-sr"]));
+    println!("rustc     {}", output("rustc", &["--version"]));
+    println!("ferricorn {}, hyper {}", env!("CARGO_PKG_VERSION"), locked_version("hyper"));
+    println!("client    {}", output("wrk", &["-v"]));
+}
+
+fn compare_cpu() {
+    let hello = Program::example("hello").through(&ON_SERVER_CORE).args(HELLO_ARGS).start();
+    let bare = Program::example("bare_hyper").through(&ON_SERVER_CORE).spawn();
+    bare.wait_listening();
+    assert_same_answer(&hello, &bare);
+    println!("\nCPU per keep-alive request, {ROUNDS} rounds of {ROUND_SECONDS} s, {CONNECTIONS} connections");
+    println!("  hello {HELLO_ARGS}; wrk -t1 -c{CONNECTIONS} -d{ROUND_SECONDS}s");
+    for server in [&hello, &bare] {
+        drive(server, WARM_UP_SECONDS);
+    }
+    let (mut hellos, mut bares) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        if round % 2 == 0 {
+            hellos.push(cpu_per_request(&hello));
+            bares.push(cpu_per_request(&bare));
+        } else {
+            bares.push(cpu_per_request(&bare));
+            hellos.push(cpu_per_request(&hello));
+        }
+    }
+    let ratios = hellos.iter().zip(&bares).map(|(hello, bare)| hello / bare).collect();
+    println!("  hello       {} µs", Figures::of(hellos));
+    println!("  bare hyper  {} µs", Figures::of(bares));
+    println!("  ratio       {}", Figures::of(ratios));
+}
+
+/// Both must do the same work: the same head, but for the date, and the same body.
+fn assert_same_answer(hello: &Server, bare: &Server) {
+    let (one, other) = (hello.get("/"), bare.get("/"));
+    assert_eq!(one.body, other.body);
+    for name in ["content-type", "content-length"] {
+        assert_eq!(one.field(name), other.field(name), "{name}");
+    }
+    assert!(one.field("date").is_some() && other.field("date").is_some());
+}
+
+/// Microseconds of CPU that all processes of the server used for one request.
+fn cpu_per_request(server: &Server) -> f64 {
+    let processes = [vec![server.pid()], proc::descendants(server.pid())].concat();
+    let ticks = || processes.iter().map(|&pid| proc::cpu_ticks(pid)).sum::<u64>();
+    let before = ticks();
+    let requests = drive(server, ROUND_SECONDS);
+    (ticks() - before) as f64 / TICKS_A_SECOND * 1e6 / requests as f64
+}
+
+/// Loads the server with wrk and returns how many requests it answered.
+fn drive(server: &Server, seconds: u64) -> u64 {
+    let mut command = Command::new(ON_CLIENT_CORE[0]);
+    command.args(&ON_CLIENT_CORE[1..]).args(["wrk", "-t1", "-c", CONNECTIONS, "-d", &format!("{seconds}s")]);
+    let output = command.arg(format!("http://{}/", server.addr())).output().expect("wrk is installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
+    let line = text.lines().find(|line| line.contains(" requests in ")).expect("wrk sums up");
+    line.split_whitespace().next().and_then(|count| count.parse().ok()).expect("wrk counts requests")
+}
+
+fn first_answer(name: &str, args: &str) {
+    let times = (0..STARTS).map(|_| one_start(name, args).as_secs_f64() * 1e3).collect();
+    println!("\nexec to first answer, {}, {STARTS} starts", [name, args].join(" ").trim());
+    println!("  {} ms", Figures::of(times));
+}
+
+fn one_start(name: &str, args: &str) -> Duration {
+    let addr = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let program = Program::example(name).bind(&addr.to_string()).args(args);
+    let begin = Instant::now();
+    let server = program.spawn();
+    loop {
+        // Refused until the socket listens; then the answer comes as soon as a worker is there.
+        if let Ok(mut connection) = Connection::open(&Target::Tcp(addr)) {
+            let response = connection.get("/").expect("the first answer");
+            assert_eq!(response.status, 200);
+            break;
+        }
+        assert!(begin.elapsed() < support::DEADLINE, "{name} does not listen");
+        std::thread::yield_now();
+    }
+    let elapsed = begin.elapsed();
+    drop(server);
+    elapsed
+}
+
+fn memory() {
+    let server = Program::example("hello").args(HELLO_ARGS).start();
+    for _ in 0..MEMORY_CONNECTIONS {
+        let mut connection = server.connect();
+        for _ in 0..MEMORY_REQUESTS / MEMORY_CONNECTIONS {
+            assert_eq!(connection.get("/").expect("an answer").status, 200);
+        }
+    }
+    let worker = server.worker();
+    let rollup = fs::read_to_string(format!("/proc/{worker}/smaps_rollup")).expect("the worker is ours");
+    let line = rollup.lines().find(|line| line.starts_with("Private_Dirty:")).expect("see proc(5)");
+    let kib: f64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("see proc(5)");
+    println!(
+        "\nprivate dirty memory of a worker after {MEMORY_REQUESTS} requests\n  {:.2} MiB",
+        kib / 1024.0
+    );
+}
+
+fn output(command: &str, args: &[&str]) -> String {
+    let output = Command::new(command).args(args).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").trim().to_owned()
+}
+
+fn locked_version(name: &str) -> String {
+    let lock = include_str!("../../Cargo.lock");
+    let after = lock.split_once(&format!("name = \"{name}\"\nversion = \"")).map_or("", |(_, after)| after);
+    after.split('"').next().unwrap_or_default().to_owned()
+}

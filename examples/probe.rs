@@ -1,0 +1,221 @@
+//! A service for testing a server from outside: it echoes, waits, blocks, fails and crashes on demand, and
+//! says in `x-worker-pid` who answered. It takes all of Ferricorn's options. Not for the open network:
+//! `/crash` means it.
+
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use ferricorn::{Body, Cache, Database, Error, Worker};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// `/bytes` gives no more: 64 MiB.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+fn main() -> ExitCode {
+    ferricorn::run(app)
+}
+
+/// What the handlers share within one worker.
+#[derive(Clone)]
+struct Probe {
+    worker: Worker,
+    cache: Cache<String, u64>,
+    /// How often the cache asked for a value.
+    loads: Arc<AtomicU64>,
+}
+
+fn app(worker: Worker) -> Router {
+    let probe = Probe { cache: worker.cache("probe"), loads: Arc::default(), worker };
+    Router::new()
+        .route("/", any(async || "This is Ferricorn's probe.\n"))
+        .route("/echo", get(echo).post(async |body: Bytes| body))
+        .route("/sleep", get(sleep))
+        .route("/block", get(block))
+        .route("/spin", get(spin))
+        .route("/bytes", get(bytes))
+        .route("/headers", any(headers))
+        .route("/pid", get(async || process::id().to_string()))
+        .route("/cached", get(cached))
+        .route("/db", get(db))
+        .route("/db/sleep", get(db_sleep))
+        .route("/db/error", get(db_error))
+        .route("/upload", post(upload).put(upload))
+        .route("/crash", any(async || -> () { process::abort() }))
+        .route("/panic", any(async || -> () { panic!("asked to panic") }))
+        // The server has a limit of its own, which is what is tested.
+        .layer(DefaultBodyLimit::disable())
+        .layer(map_response(sign))
+        .with_state(probe)
+}
+
+/// Says which process answered.
+async fn sign(mut response: Response) -> Response {
+    response.headers_mut().insert("x-worker-pid", HeaderValue::from(process::id()));
+    response
+}
+
+#[derive(Deserialize)]
+struct Message {
+    msg: String,
+}
+
+async fn echo(Query(Message { msg }): Query<Message>) -> String {
+    msg
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct Milliseconds {
+    ms: u64,
+}
+
+impl Milliseconds {
+    fn duration(self) -> Duration {
+        Duration::from_millis(self.ms)
+    }
+}
+
+/// Waits as an async handler should: others go on.
+async fn sleep(Query(time): Query<Milliseconds>) -> String {
+    tokio::time::sleep(time.duration()).await;
+    format!("slept {} ms\n", time.ms)
+}
+
+/// Occupies one handler thread.
+async fn block(State(probe): State<Probe>, Query(time): Query<Milliseconds>) -> Result<String, Error> {
+    let duration = time.duration();
+    probe.worker.blocking(move || thread::sleep(duration)).await?;
+    Ok(format!("blocked {} ms\n", time.ms))
+}
+
+/// Occupies the event loop, as no handler may.
+async fn spin(Query(time): Query<Milliseconds>) -> String {
+    let begin = Instant::now();
+    while begin.elapsed() < time.duration() {
+        std::hint::spin_loop();
+    }
+    format!("spun {} ms\n", time.ms)
+}
+
+#[derive(Deserialize)]
+struct Count {
+    n: usize,
+}
+
+async fn bytes(Query(Count { n }): Query<Count>) -> Response {
+    if n > MAX_BYTES {
+        return (StatusCode::BAD_REQUEST, format!("n must be at most {MAX_BYTES}\n")).into_response();
+    }
+    vec![b'x'; n].into_response()
+}
+
+/// What the server made of the request.
+async fn headers(request: Request) -> Json<Value> {
+    let fields: Vec<Value> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
+        .collect();
+    Json(json!({
+        "method": request.method().as_str(),
+        "target": request.uri().to_string(),
+        "version": format!("{:?}", request.version()),
+        "scheme": request.uri().scheme_str().unwrap_or("http"),
+        "peer": request.extensions().get::<ferricorn::Peer>().map(ToString::to_string),
+        "fields": fields,
+    }))
+}
+
+#[derive(Deserialize)]
+struct Key {
+    key: String,
+    /// How long a load takes.
+    #[serde(default)]
+    ms: u64,
+}
+
+/// Tells the number of the load that the value came from: the same number again is a hit.
+async fn cached(State(probe): State<Probe>, Query(Key { key, ms }): Query<Key>) -> Result<String, Error> {
+    let loads = Arc::clone(&probe.loads);
+    let load = || async move {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        Ok::<u64, Error>(loads.fetch_add(1, Relaxed) + 1)
+    };
+    let number = probe.cache.get_or_load(key, load).await?;
+    Ok(number.to_string())
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: String,
+}
+
+/// Sends the token to the database and gives back what came from there.
+async fn db(State(probe): State<Probe>, Query(Token { token }): Query<Token>) -> Result<String, Error> {
+    match database(&probe)? {
+        Database::Postgres(pool) => {
+            pool.run(move |session| Ok(session.query("select $1::text", &[&token])?[0].get(0))).await
+        }
+        Database::Sqlite(pool) => {
+            pool.run(move |session| Ok(session.query_row("select ?1", [&token], |row| row.get(0))?)).await
+        }
+    }
+}
+
+/// Holds a connection.
+async fn db_sleep(State(probe): State<Probe>, Query(time): Query<Milliseconds>) -> Result<String, Error> {
+    let seconds = time.duration().as_secs_f64();
+    match database(&probe)? {
+        Database::Postgres(pool) => {
+            pool.run(move |session| Ok(session.execute("select pg_sleep($1)", &[&seconds])?)).await?;
+        }
+        // SQLite has no function that waits; the connection is held all the same.
+        Database::Sqlite(pool) => {
+            pool.run(move |_| {
+                thread::sleep(time.duration());
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    Ok(format!("the database slept {} ms\n", time.ms))
+}
+
+/// Fails in the middle of a transaction. The next to get this connection must not notice.
+async fn db_error(State(probe): State<Probe>) -> Result<(), Error> {
+    const FAILING: &str = "select this_column_does_not_exist";
+    match database(&probe)? {
+        Database::Postgres(pool) => {
+            pool.transaction(|session| Ok(session.execute(FAILING, &[]).map(drop)?)).await
+        }
+        Database::Sqlite(pool) => {
+            pool.transaction(|session| Ok(session.execute(FAILING, []).map(drop)?)).await
+        }
+    }
+}
+
+fn database(probe: &Probe) -> Result<Database, Error> {
+    probe.worker.database().ok_or_else(|| Error::Other("start the probe with --database-url".into()))
+}
+
+/// Counts the bytes as they come and keeps none.
+async fn upload(mut body: Body) -> Response {
+    let mut count = 0;
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => count += frame.data_ref().map_or(0, Bytes::len),
+            Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+        }
+    }
+    count.to_string().into_response()
+}

@@ -1,0 +1,329 @@
+//! A pool of connections for async code: callers wait without a thread, and work on a handler thread.
+//! Not here: how a connection is made, or kept clean.
+//!
+//! A caller first takes one of `pool_size` permits. So a connection is free for it, or may be made, and a handler
+//! thread is never spent on waiting for another caller. Nor is it spent on waiting for a dead database: a thread
+//! looks for a connection, asks for one if there is none, and gives up after `HAND_OVER_WAIT`; then the caller
+//! waits for news from `Health`. While the last attempt to connect has failed and no connection is left, callers
+//! are refused at once. r2d2 goes on trying, at the latest every `RETRY_WAIT`, so that the database's return is
+//! noticed without anybody asking.
+
+use super::health::{Connect, Goodbye, Health, Manager, Session, say_goodbye};
+use crate::app::Error;
+use crate::app::blocking::Threads;
+use crate::config::DatabaseSettings;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout_at;
+
+/// How long a handler thread waits for a connection that is being made; a near database is connected by then.
+const HAND_OVER_WAIT: Duration = Duration::from_millis(5);
+
+/// The longest time between two attempts to reach a database that is down.
+const RETRY_WAIT: Duration = Duration::from_millis(500);
+
+/// A connection that was idle for longer is asked whether it is alive before it is given away.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// A pool of at most `pool_size` connections, made at need; a handle, cheap to clone.
+///
+/// ```
+/// # use ferricorn::{Error, Worker};
+/// async fn rename(worker: Worker, id: i32, name: String) -> Result<u64, Error> {
+///     let rename = "UPDATE users SET name = $1 WHERE id = $2";
+///     worker.postgres().transaction(move |tx| Ok(tx.execute(rename, &[&name, &id])?)).await
+/// }
+/// ```
+pub struct Pool<C: Session> {
+    inner: Arc<Inner<C>>,
+}
+
+struct Inner<C: Session> {
+    /// `None` once closed.
+    connections: Mutex<Option<r2d2::Pool<Manager<C>>>>,
+    health: Arc<Health>,
+    threads: Arc<Threads>,
+    permits: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    max_waiting: usize,
+    timeout: Duration,
+}
+
+impl<C: Session> Pool<C> {
+    pub(super) fn new(settings: &DatabaseSettings, threads: Arc<Threads>, connect: Connect<C>) -> Pool<C> {
+        let health = Arc::new(Health::new());
+        let pool_size = settings.pool_size.max(1);
+        let scheduler = scheduled_thread_pool::ScheduledThreadPool::builder()
+            .num_threads(1)
+            .thread_name_pattern("connect-{}")
+            // Else the thread of a dropped pool stays until the reaper's next turn.
+            .on_drop_behavior(scheduled_thread_pool::OnPoolDropBehavior::DiscardPendingScheduled)
+            .build();
+        let connections = r2d2::Pool::builder()
+            .max_size(u32::try_from(pool_size).unwrap_or(u32::MAX))
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            // Nobody waits in r2d2 for that long; it only bounds r2d2's back-off, to half of it.
+            .connection_timeout(RETRY_WAIT * 2)
+            .idle_timeout(some_time(settings.idle_timeout))
+            .max_lifetime(some_time(settings.max_lifetime))
+            .error_handler(Box::new(r2d2::NopErrorHandler)) // `Health` logs it
+            .connection_customizer(Box::new(Goodbye))
+            .thread_pool(Arc::new(scheduler))
+            .build_unchecked(Manager { connect, health: Arc::clone(&health) });
+        let inner = Inner {
+            connections: Mutex::new(Some(connections)),
+            health,
+            max_waiting: threads.max_queued(),
+            threads,
+            permits: Arc::new(Semaphore::new(pool_size.min(Semaphore::MAX_PERMITS))),
+            waiting: AtomicUsize::new(0),
+            timeout: settings.pool_timeout,
+        };
+        Pool { inner: Arc::new(inner) }
+    }
+
+    /// Runs `work` with a connection on a handler thread, outside a transaction.
+    ///
+    /// # Errors
+    /// What `work` returns. `PoolTimeout` when no connection and thread was free within `pool_timeout`; `QueueFull`
+    /// at once when `blocking_queue` calls wait already; `DatabaseDown` when the database is not there, at the
+    /// latest after `pool_timeout`, at once when that is known, and when the connection broke during `work`, which
+    /// is never run twice; `TimedOut` and `Panicked` as for `Worker::blocking`.
+    pub async fn run<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut C) -> Result<T, Error> + Send + 'static,
+    {
+        self.call(work).await
+    }
+
+    /// Like [`Pool::run`], in a transaction: committed when `work` returns `Ok`, rolled back when it returns `Err`
+    /// or panics. `work` gets the connection itself and leaves `BEGIN` and `COMMIT` to this method.
+    ///
+    /// On SQLite the transaction is `BEGIN IMMEDIATE`: one that reads first and writes later would else fail
+    /// instead of waiting for another writer.
+    pub async fn transaction<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut C) -> Result<T, Error> + Send + 'static,
+    {
+        self.call(move |session| in_transaction(session, work)).await
+    }
+
+    /// Closes what is idle, and blocks meanwhile.
+    pub(super) fn close(&self) {
+        let connections = self.inner.connections.lock().expect(UNPOISONED).take();
+        drop(connections);
+    }
+
+    async fn call<T, F>(&self, mut work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut C) -> Result<T, Error> + Send + 'static,
+    {
+        let inner = &self.inner;
+        let deadline = Instant::now() + inner.timeout;
+        inner.refuse_if_down()?;
+        let mut permit = inner.enter(deadline).await?;
+        let mut changes = None;
+        loop {
+            let connections = inner.refuse_if_down()?;
+            let health = Arc::clone(&inner.health);
+            let attempt = move || match check_out(&connections, &health) {
+                Some(connection) => Attempt::Done(serve(connection, &health, work), permit),
+                None => Attempt::NoConnection(work, permit),
+            };
+            match inner.threads.call_by(Some(deadline), attempt).await? {
+                Attempt::Done(outcome, _permit) => return outcome,
+                Attempt::NoConnection(same_work, same_permit) => (work, permit) = (same_work, same_permit),
+            }
+            // Who begins to listen looks once more, so that nothing is missed in between.
+            match &mut changes {
+                None => changes = Some(inner.health.changes()),
+                Some(changes) => {
+                    let news = timeout_at(deadline.into(), changes.changed()).await;
+                    news.map_err(|_| inner.too_late())?.expect("the sender lives in the pool");
+                }
+            }
+        }
+    }
+
+    /// A pool of just this session.
+    #[cfg(test)]
+    pub(crate) fn stub(session: C) -> Pool<C> {
+        let settings = crate::config::Settings::default();
+        let threads = Threads::new(settings.threads, settings.blocking_queue, settings.timeout);
+        let session = Mutex::new(Some(session));
+        let connect = move || {
+            let only = session.lock().unwrap().take();
+            only.ok_or_else(|| Error::DatabaseDown("the only connection is gone".into()))
+        };
+        let database = DatabaseSettings { pool_size: 1, ..settings.database };
+        Pool::new(&database, Arc::new(threads), Box::new(connect))
+    }
+}
+
+impl<C: Session> Clone for Pool<C> {
+    fn clone(&self) -> Pool<C> {
+        Pool { inner: Arc::clone(&self.inner) }
+    }
+}
+
+/// What a handler thread brings back. The permit is held until nothing of the call is left on the thread.
+enum Attempt<T, F> {
+    Done(Result<T, Error>, OwnedSemaphorePermit),
+    NoConnection(F, OwnedSemaphorePermit),
+}
+
+const UNPOISONED: &str = "nothing that can panic runs under this lock";
+
+impl<C: Session> Inner<C> {
+    /// The connections, unless it is known that none can be had.
+    fn refuse_if_down(&self) -> Result<r2d2::Pool<Manager<C>>, Error> {
+        let connections = self.connections.lock().expect(UNPOISONED).clone();
+        let connections = connections.ok_or_else(|| Error::DatabaseDown("the worker is ending".into()))?;
+        match self.health.down() {
+            // With connections left only more of them cannot be had: the server's limit, perhaps.
+            Some(reason) if connections.state().connections == 0 => {
+                Err(Error::DatabaseDown(reason.to_string()))
+            }
+            Some(_) | None => Ok(connections),
+        }
+    }
+
+    /// Waits for a permit, in turn.
+    async fn enter(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = Waiting::new(&self.waiting, self.max_waiting)?;
+        let permit = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
+        Ok(permit.map_err(|_| self.too_late())?.expect("the semaphore is never closed"))
+    }
+
+    fn too_late(&self) -> Error {
+        let connections = self.connections.lock().expect(UNPOISONED);
+        let none_left = connections.as_ref().is_none_or(|pool| pool.state().connections == 0);
+        if !none_left {
+            return Error::PoolTimeout;
+        }
+        let reason = self.health.down();
+        Error::DatabaseDown(reason.map_or("no connection within pool_timeout".into(), |why| why.to_string()))
+    }
+}
+
+impl<C: Session> Drop for Inner<C> {
+    fn drop(&mut self) {
+        // The last handle may go on a thread that runs async code, where no client can be closed.
+        let connections = self.connections.get_mut().expect(UNPOISONED).take();
+        if connections.is_some() {
+            say_goodbye(connections);
+        }
+    }
+}
+
+/// One who waits for a permit.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Waiting<'_> {
+    fn new(count: &AtomicUsize, max: usize) -> Result<Waiting<'_>, Error> {
+        let waiting = Waiting(count);
+        if count.fetch_add(1, Relaxed) >= max { Err(Error::QueueFull) } else { Ok(waiting) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection that is alive as far as can be told; `None`: there is none now, and one was asked for.
+fn check_out<C: Session>(
+    connections: &r2d2::Pool<Manager<C>>,
+    health: &Health,
+) -> Option<r2d2::PooledConnection<Manager<C>>> {
+    for _ in 0..=connections.max_size() {
+        let mut connection = connections.get_timeout(HAND_OVER_WAIT).ok()?;
+        let losses = health.losses();
+        if connection.losses == losses && connection.idle_since.elapsed() < TRUSTED_IDLE {
+            return Some(connection);
+        }
+        if connection.session.is_alive() {
+            connection.losses = losses;
+            return Some(connection);
+        }
+        // Nothing of the caller's was sent, so another one will do.
+        log::info!("database connection was found closed");
+        connection.spent = true;
+    }
+    None
+}
+
+/// Runs `work` and decides whether the connection may be used again.
+fn serve<C, T>(
+    mut connection: r2d2::PooledConnection<Manager<C>>,
+    health: &Health,
+    work: impl FnOnce(&mut C) -> Result<T, Error>,
+) -> Result<T, Error>
+where
+    C: Session,
+{
+    connection.spent = true; // unless all goes well
+    let outcome = match catch_unwind(AssertUnwindSafe(|| work(&mut connection.session))) {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            drop(connection);
+            health.came_back();
+            resume_unwind(panic)
+        }
+    };
+    let lost = outcome.as_ref().err().and_then(|error| connection.session.lost(error));
+    let outcome = match lost {
+        Some(reason) => {
+            health.lose();
+            log::warn!("database connection was lost reason={reason:?}");
+            Err(Error::DatabaseDown(reason))
+        }
+        None => {
+            connection.spent = !connection.session.is_clean();
+            outcome
+        }
+    };
+    connection.idle_since = Instant::now();
+    drop(connection);
+    health.came_back();
+    outcome
+}
+
+fn in_transaction<C, T>(session: &mut C, work: impl FnOnce(&mut C) -> Result<T, Error>) -> Result<T, Error>
+where
+    C: Session,
+{
+    session.begin()?;
+    match catch_unwind(AssertUnwindSafe(|| work(session))) {
+        Ok(Ok(value)) => session.commit().map(|()| value),
+        Ok(Err(error)) => {
+            // What `work` says is what the caller acts on; `is_clean` sees a transaction that is still open.
+            if let Err(failure) = session.roll_back() {
+                log::warn!("rollback failed error={:?}", failure.to_string());
+            }
+            Err(error)
+        }
+        Err(panic) => {
+            if let Err(failure) = session.roll_back() {
+                log::warn!("rollback failed error={:?}", failure.to_string());
+            }
+            resume_unwind(panic)
+        }
+    }
+}
+
+/// Zero is "off" in the settings and `None` in r2d2.
+fn some_time(time: Duration) -> Option<Duration> {
+    if time.is_zero() { None } else { Some(time) }
+}

@@ -1,0 +1,163 @@
+//! The `Worker` handle that an app receives. Not here: the life of a worker process.
+
+use super::blocking::Threads;
+use super::{Cache, Database, Error, Pool, PostgresSession, SqliteSession};
+use crate::config::Settings;
+use crate::scoreboard::Seat;
+use std::any::{Any, type_name};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long the end of a worker waits for its connections to say goodbye.
+const SHUT_DOWN_WAIT: Duration = Duration::from_millis(200);
+
+/// What one worker process has for its app: settings, caches, the database, threads that may block.
+/// Made after the fork, one for each worker; a handle, cheap to clone.
+///
+/// ```
+/// async fn digest(worker: ferricorn::Worker, text: String) -> Result<usize, ferricorn::Error> {
+///     worker.blocking(move || text.len()).await // stands for something that takes a while
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Worker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    slot: u32,
+    settings: Arc<Settings>,
+    seat: &'static Seat,
+    threads: Arc<Threads>,
+    database: Option<Database>,
+    /// `Cache<K, V>` by name; as many as the app's code names.
+    caches: Mutex<HashMap<String, Box<dyn Any + Send + Sync>>>,
+}
+
+impl Worker {
+    /// Connects to nothing and starts no handler thread: both come at first need.
+    pub(crate) fn new(slot: u32, settings: Arc<Settings>, seat: &'static Seat) -> Worker {
+        let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
+        let database = Database::new(&settings, slot, &threads);
+        Worker {
+            inner: Arc::new(Inner { slot, settings, seat, threads, database, caches: Mutex::default() }),
+        }
+    }
+
+    /// The number of this worker's seat, from 0.
+    pub fn slot(&self) -> u32 {
+        self.inner.slot
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// The cache called `name`, made at the first call with the capacity and time to live of `[cache]`.
+    ///
+    /// # Panics
+    /// When the cache of that name has other types.
+    pub fn cache<K, V>(&self, name: &str) -> Cache<K, V>
+    where
+        K: Hash + Eq + Clone + Send + 'static,
+        V: Clone + Send + 'static,
+    {
+        let cache = &self.inner.settings.cache;
+        self.cache_with(name, cache.capacity, cache.ttl)
+    }
+
+    /// Like [`Worker::cache`], with a capacity in entries and a time to live of its own, which count at the first
+    /// call. Capacity 0 keeps nothing; a time to live of zero keeps for ever.
+    pub fn cache_with<K, V>(&self, name: &str, capacity: usize, ttl: Duration) -> Cache<K, V>
+    where
+        K: Hash + Eq + Clone + Send + 'static,
+        V: Clone + Send + 'static,
+    {
+        let existing = {
+            let mut caches = self.inner.caches.lock().expect("nothing that can panic runs under this lock");
+            let made = caches
+                .entry(name.to_owned())
+                .or_insert_with(|| Box::new(Cache::<K, V>::new(capacity, ttl, self.inner.seat)));
+            made.downcast_ref::<Cache<K, V>>().cloned()
+        };
+        existing.unwrap_or_else(|| {
+            let (key, value) = (type_name::<K>(), type_name::<V>());
+            panic!("the cache {name:?} exists with other types than <{key}, {value}>")
+        })
+    }
+
+    /// The pool of the configured database, whichever it is; `None` without `[database] url`.
+    pub fn database(&self) -> Option<Database> {
+        self.inner.database.clone()
+    }
+
+    /// The pool of the PostgreSQL database.
+    ///
+    /// # Panics
+    /// When `[database] url` is absent or does not begin with `postgres://`.
+    pub fn postgres(&self) -> Pool<PostgresSession> {
+        match &self.inner.database {
+            Some(Database::Postgres(pool)) => pool.clone(),
+            Some(Database::Sqlite(_)) => panic!("the app wants PostgreSQL, but [database] url is SQLite's"),
+            None => panic!("the app wants PostgreSQL, but [database] url is not set"),
+        }
+    }
+
+    /// The pool of the SQLite database.
+    ///
+    /// # Panics
+    /// When `[database] url` is absent or does not begin with `sqlite:`.
+    pub fn sqlite(&self) -> Pool<SqliteSession> {
+        match &self.inner.database {
+            Some(Database::Sqlite(pool)) => pool.clone(),
+            Some(Database::Postgres(_)) => panic!("the app wants SQLite, but [database] url is PostgreSQL's"),
+            None => panic!("the app wants SQLite, but [database] url is not set"),
+        }
+    }
+
+    /// Runs `work`, which may block, on one of the worker's `threads` handler threads.
+    ///
+    /// # Errors
+    /// `QueueFull` at once when `blocking_queue` calls wait already; `TimedOut` when `work` has run for `timeout`
+    /// (it goes on, but nobody hears of it); `Panicked`. A call whose future is dropped while it waits never starts.
+    pub async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.inner.threads.call(work).await
+    }
+
+    /// For how long the oldest of the running blocking calls has run.
+    pub(crate) fn longest_call(&self) -> Option<Duration> {
+        self.inner.threads.longest_call()
+    }
+
+    /// Closes the connections that nobody uses, for at most `SHUT_DOWN_WAIT`. The process is expected to exit next.
+    pub(crate) fn shut_down(&self) {
+        self.inner.threads.close();
+        let Some(database) = self.database() else { return };
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        // A thread of its own: a client may not be closed on a thread that runs async code.
+        let closing = std::thread::Builder::new().name("goodbye".into()).spawn(move || {
+            database.close();
+            drop(done);
+        });
+        if closing.is_ok() {
+            let _ = wait.recv_timeout(SHUT_DOWN_WAIT);
+        }
+    }
+
+    /// A worker over a database that a test made.
+    #[cfg(test)]
+    pub(crate) fn stub(settings: Settings, database: Option<Database>) -> Worker {
+        let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
+        let seat = Box::leak(Box::default());
+        let settings = Arc::new(settings);
+        Worker {
+            inner: Arc::new(Inner { slot: 3, settings, seat, threads, database, caches: Mutex::default() }),
+        }
+    }
+}

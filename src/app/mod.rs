@@ -1,0 +1,19 @@
+//! What an application is given and what it gives back: the `Worker` handle, caches, databases,
+//! handler threads; and the stock app. Not here: connections, processes.
+
+mod blocking;
+mod cache;
+pub(crate) mod database;
+mod error;
+mod handle;
+mod peer;
+pub(crate) mod routes;
+
+pub use cache::{Cache, CacheStats};
+pub use database::{Database, Pool, PostgresSession, SqliteSession};
+pub use error::Error;
+pub use handle::Worker;
+pub use peer::Peer;
+
+/// The body of a request as an app receives it: axum's, so that a `Router` and any tower service for it fit.
+pub type Body = axum::body::Body;

@@ -1,0 +1,249 @@
+//! Everything about routes that can be wrong without asking a database.
+//! Not here: what the config file's reader sees itself, types and unknown keys; and what only the database knows, tables
+//! and columns, which shows at a route's first request.
+
+use super::path;
+use super::sql::{self, Dialect};
+use super::statement::dialect;
+use crate::config::{Answer, Param, Route, Settings};
+use std::collections::{HashMap, HashSet};
+
+/// The methods that a route may list. HEAD comes with GET.
+const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// The first fault, as `file:line: what is wrong and what is allowed`.
+pub(crate) fn check(settings: &Settings) -> Result<(), String> {
+    let dialect = dialect(settings.database.url.as_ref());
+    let mut paths = matchit::Router::new();
+    let mut taken = HashMap::new();
+    for route in &settings.routes {
+        let at_place = |message: String| format!("{}: {message}", route.place);
+        check_route(route, dialect).map_err(at_place)?;
+        check_among_others(route, &mut paths, &mut taken).map_err(at_place)?;
+    }
+    Ok(())
+}
+
+fn check_route(route: &Route, dialect: Option<Dialect>) -> Result<(), String> {
+    if let Some(complaint) = path::complaint(&route.path) {
+        return Err(format!("the path {:?} {complaint}", route.path));
+    }
+    check_methods(&route.methods)?;
+    check_status(route)?;
+    check_cache(route)?;
+    match &route.answer {
+        Answer::Text(_) => Ok(()),
+        Answer::Sql { sql, params, one: _ } => {
+            let dialect = dialect.ok_or("a route with sql needs [database] url")?;
+            check_statement(route, sql, params, dialect)
+        }
+    }
+}
+
+fn check_methods(methods: &[String]) -> Result<(), String> {
+    if methods.is_empty() {
+        return Err(format!("methods is empty; allowed are {}", METHODS.join(", ")));
+    }
+    match methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
+        None => Ok(()),
+        Some(head) if head == "HEAD" => Err("methods lists HEAD, which comes with GET by itself".into()),
+        Some(unknown) => Err(format!("methods lists {unknown:?}; allowed are {}", METHODS.join(", "))),
+    }
+}
+
+fn check_status(route: &Route) -> Result<(), String> {
+    match &route.answer {
+        Answer::Sql { .. } if !(200..=299).contains(&route.status) => {
+            Err(format!("status is {}; with sql it must be within 200 to 299", route.status))
+        }
+        Answer::Text(_) if !(200..=599).contains(&route.status) => {
+            Err(format!("status is {}; with text it must be within 200 to 599", route.status))
+        }
+        Answer::Text(text) if [204, 205, 304].contains(&route.status) && !text.is_empty() => {
+            Err(format!("status is {}, which has no body; the text must be empty", route.status))
+        }
+        Answer::Sql { .. } if route.status == 205 => {
+            Err("status is 205, which has no body; 204 is the status for that".into())
+        }
+        Answer::Sql { .. } | Answer::Text(_) => Ok(()),
+    }
+}
+
+fn check_cache(route: &Route) -> Result<(), String> {
+    if route.cache.is_zero() {
+        return Ok(());
+    }
+    match &route.answer {
+        Answer::Text(_) => Err("cache is of no use to a text, which is in memory already".into()),
+        Answer::Sql { .. } if !route.methods.iter().any(|method| method == "GET") => {
+            Err(format!("cache needs GET among the methods, which are {}", route.methods.join(", ")))
+        }
+        Answer::Sql { .. } if route.status != 200 => {
+            Err(format!("cache keeps answers of status 200 alone, and the status is {}", route.status))
+        }
+        Answer::Sql { .. } => Ok(()),
+    }
+}
+
+fn check_statement(route: &Route, sql: &str, params: &[Param], dialect: Dialect) -> Result<(), String> {
+    let statement = sql::translate(sql, dialect).map_err(|error| error.to_string())?;
+    let path_names = path::names(&route.path);
+    let mut declared = HashSet::new();
+    for param in params {
+        if !declared.insert(param.name.as_str()) {
+            return Err(format!("params declares {:?} twice", param.name));
+        }
+    }
+    let undeclared = |names: &[String]| names.iter().find(|name| !declared.contains(name.as_str())).cloned();
+    if let Some(name) = undeclared(&path_names) {
+        return Err(format!("the path has {{{name}}}, which params does not declare"));
+    }
+    if let Some(name) = undeclared(&statement.names) {
+        return Err(format!("the sql has :{name}, which params does not declare"));
+    }
+    // A forgotten :id can turn "delete this one" into "delete all".
+    match params.iter().find(|param| !statement.names.contains(&param.name)) {
+        Some(param) => Err(format!("params declares {:?}, which the sql does not use", param.name)),
+        None => Ok(()),
+    }
+}
+
+fn check_among_others<'a>(
+    route: &'a Route,
+    paths: &mut matchit::Router<()>,
+    taken: &mut HashMap<(&'a str, &'a str), &'a str>,
+) -> Result<(), String> {
+    let known = taken.keys().any(|(path, _)| *path == route.path);
+    for method in &route.methods {
+        if let Some(place) = taken.insert((&route.path, method), &route.place) {
+            return Err(format!("{method} {} is already declared at {place}", route.path));
+        }
+    }
+    if known {
+        return Ok(());
+    }
+    let names = path::names(&route.path);
+    if names.iter().collect::<HashSet<_>>().len() < names.len() {
+        return Err(format!("the path {:?} has one name twice", route.path));
+    }
+    paths.insert(&route.path, ()).map_err(|_| {
+        let other = taken.iter().find(|((path, _), _)| collide(path, &route.path));
+        let other = other.map_or(String::new(), |((path, _), place)| format!(", {path:?} at {place}"));
+        format!("the path {:?} matches the same requests as another with other names{other}", route.path)
+    })
+}
+
+fn collide(one: &str, other: &str) -> bool {
+    let mut paths = matchit::Router::new();
+    one != other && paths.insert(one, ()).is_ok() && paths.insert(other, ()).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::routes::tests::{route, settings, sql_route, text_route};
+    use crate::config::ParamKind::{Integer, Text};
+    use crate::config::{DatabaseUrl, ParamKind};
+    use std::time::Duration;
+
+    fn with(mut route: Route, change: impl FnOnce(&mut Route)) -> Route {
+        change(&mut route);
+        route
+    }
+
+    fn query(path: &str, sql: &str, params: &[(&str, ParamKind)]) -> Route {
+        sql_route("GET", path, sql, params)
+    }
+
+    #[test]
+    fn a_wrong_route_is_named_with_its_place() {
+        let text = |path| text_route("GET", path, "hi");
+        let by_id = || query("/{id}", "SELECT :id", &[("id", Integer)]);
+        let table = [
+            (text("items"), "the path \"items\" must start with /"),
+            (text("/{id"), "cannot be read: parameters must be registered with a valid name"),
+            (text("/{a}/{a}"), "has one name twice"),
+            (with(text("/"), |route| route.methods.clear()), "methods is empty; allowed are GET, POST"),
+            (text_route("FETCH", "/", ""), "methods lists \"FETCH\"; allowed are GET, POST"),
+            (text_route("get", "/", ""), "methods lists \"get\""),
+            (text_route("HEAD", "/", ""), "HEAD, which comes with GET by itself"),
+            (
+                with(text("/"), |route| route.methods.push("GET".into())),
+                "GET / is already declared at s.toml:7",
+            ),
+            (
+                with(text("/"), |route| route.status = 199),
+                "status is 199; with text it must be within 200 to 599",
+            ),
+            (with(text("/"), |route| route.status = 204), "the text must be empty"),
+            (
+                with(by_id(), |route| route.status = 404),
+                "status is 404; with sql it must be within 200 to 299",
+            ),
+            (with(by_id(), |route| route.status = 205), "204 is the status for that"),
+            (with(text("/"), |route| route.cache = Duration::from_secs(1)), "cache is of no use to a text"),
+            (
+                with(by_id(), |route| (route.cache, route.status) = (Duration::from_secs(1), 201)),
+                "cache keeps answers of status 200 alone, and the status is 201",
+            ),
+            (
+                with(by_id(), |route| {
+                    (route.cache, route.methods) = (Duration::from_secs(1), vec!["PUT".into()])
+                }),
+                "cache needs GET among the methods, which are PUT",
+            ),
+            (query("/", "", &[]), "the sql has no statement"),
+            (query("/", "SELECT 1; SELECT 2", &[]), "the sql has more than one statement"),
+            (query("/", "SELECT\n'", &[]), "the string that starts in line 2 of the sql never ends"),
+            (query("/", "SELECT ?", &[]), "the sql has a placeholder \"?\"; write a parameter as :name"),
+            (query("/", "SELECT :id", &[]), "the sql has :id, which params does not declare"),
+            (query("/{id}", "SELECT 1", &[]), "the path has {id}, which params does not declare"),
+            (
+                query("/{id}", "DELETE FROM a", &[("id", Integer)]),
+                "params declares \"id\", which the sql does not use",
+            ),
+            (query("/", "SELECT :a", &[("a", Integer), ("a", Text)]), "params declares \"a\" twice"),
+        ];
+        for (route, expected) in table {
+            let error = check(&settings(vec![route.clone()])).expect_err(expected);
+            assert!(error.starts_with("s.toml:7: ") && error.contains(expected), "{route:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn routes_must_not_collide() {
+        let at = |place: &str, method: &str, path: &str| {
+            with(text_route(method, path, ""), |route| route.place = place.into())
+        };
+        let table = [
+            (at("a:1", "GET", "/x"), at("a:2", "POST", "/x"), None),
+            (at("a:1", "GET", "/x"), at("a:2", "GET", "/{x}"), None),
+            (at("a:1", "GET", "/{x}"), at("a:2", "POST", "/{x}"), None),
+            (at("a:1", "GET", "/x"), at("a:2", "GET", "/x/"), None),
+            (at("a:1", "GET", "/x"), at("a:2", "GET", "/x"), Some("a:2: GET /x is already declared at a:1")),
+            (
+                at("a:1", "GET", "/{x}"),
+                at("a:2", "POST", "/{y}"),
+                Some(
+                    "a:2: the path \"/{y}\" matches the same requests as another with other names, \"/{x}\" at a:1",
+                ),
+            ),
+        ];
+        for (one, other, expected) in table {
+            let given = check(&settings(vec![one, other]));
+            assert_eq!(given, expected.map_or(Ok(()), |message| Err(message.to_string())));
+        }
+    }
+
+    #[test]
+    fn sql_needs_a_database() {
+        let mut settings = settings(vec![route()]);
+        assert_eq!(check(&settings), Ok(()));
+        settings.database.url = None;
+        assert_eq!(check(&settings), Err("s.toml:7: a route with sql needs [database] url".into()));
+        // The same text is read as the database would: a cast in one, nonsense to the other.
+        settings.database.url = Some(DatabaseUrl::Postgres("postgres://localhost/x".into()));
+        settings.routes = vec![query("/", "SELECT $1, E'\\''", &[])];
+        assert!(check(&settings).unwrap_err().contains("placeholder \"$1\""));
+    }
+}

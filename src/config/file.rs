@@ -1,0 +1,201 @@
+//! The config file: TOML, read into values that remember their lines. Not here: what the values should be.
+
+use super::error::Problem;
+use super::route;
+use super::table::{SETTINGS, setting};
+use super::values::Raw;
+use super::{Environment, Route};
+use std::fs;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A config file longer than this is no config file.
+const MAX_BYTES: u64 = 1024 * 1024;
+/// How alike two keys must be for one to be suggested for the other, from 0 to 1.
+const ALIKE: f64 = 0.85;
+
+/// What a file holds.
+pub(super) struct Contents {
+    /// Key, value, line.
+    pub(super) values: Vec<(&'static str, Raw, usize)>,
+    pub(super) routes: Vec<Route>,
+}
+
+/// A file being read: where problems are, and what was found wrong so far.
+pub(super) struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    /// With the offset of each.
+    pub(super) problems: Vec<(usize, Problem)>,
+}
+
+impl Reader<'_> {
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.text[..offset.min(self.text.len())].matches('\n').count() + 1
+    }
+
+    pub(super) fn place(&self, offset: usize) -> String {
+        format!("{}:{}", self.path.display(), self.line(offset))
+    }
+
+    pub(super) fn problem(&mut self, offset: usize, what: &str) {
+        let place = self.place(offset);
+        self.problems.push((offset, Problem::new(format!("{place}: {what}"))));
+    }
+
+    /// In the order of the file.
+    fn into_problems(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|(offset, _)| *offset);
+        self.problems.into_iter().map(|(_, problem)| problem).collect()
+    }
+
+    pub(super) fn unknown(&mut self, offset: usize, kind: &str, given: &str, known: &[&'static str]) {
+        let leaf = |key: &'_ str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        let likeness = |known: &str| strsim::jaro_winkler(&leaf(given), &leaf(known));
+        let best = known
+            .iter()
+            .map(|known| (likeness(known), known))
+            .max_by(|(one, _), (other, _)| one.total_cmp(other));
+        let hint = match best {
+            Some((likeness, known)) if likeness > ALIKE => format!("; did you mean {known}?"),
+            Some(_) | None => String::new(),
+        };
+        self.problem(offset, &format!("{given}: unknown {kind}{hint}"));
+    }
+}
+
+/// Reads a file. All that is wrong with its form is reported, not just the first.
+pub(super) fn read(path: &Path, environment: &Environment) -> Result<Contents, Vec<Problem>> {
+    let alone = |what: String| vec![Problem::new(format!("{}: {what}", path.display()))];
+    let text = load(path).map_err(alone)?;
+    let mut reader = Reader { path, text: &text, problems: Vec::new() };
+    let table = match DeTable::parse(&text) {
+        Ok(table) => table,
+        Err(error) => {
+            let offset = error.span().map_or(0, |span| span.start);
+            reader.problem(offset, &format!("not TOML: {}", error.message()));
+            return Err(reader.into_problems());
+        }
+    };
+    let mut contents = Contents { values: Vec::new(), routes: Vec::new() };
+    read_top(&mut reader, table.get_ref(), environment, &mut contents);
+    contents.values.sort_by_key(|(_, _, line)| *line);
+    if reader.problems.is_empty() { Ok(contents) } else { Err(reader.into_problems()) }
+}
+
+fn load(path: &Path) -> Result<String, String> {
+    let data = fs::metadata(path).map_err(|error| error.to_string())?;
+    if data.is_dir() {
+        return Err("is a folder; allowed: a TOML file".into());
+    }
+    if !data.is_file() || data.len() > MAX_BYTES {
+        return Err("allowed: a plain file of at most 1 MiB".into());
+    }
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes)
+        .map_err(|error| format!("not UTF-8: the byte at {} is no text", error.utf8_error().valid_up_to()))
+}
+
+fn read_top(
+    reader: &mut Reader<'_>,
+    table: &DeTable<'_>,
+    environment: &Environment,
+    contents: &mut Contents,
+) {
+    for (key, value) in table {
+        let (name, offset) = (key.get_ref().as_ref(), key.span().start);
+        let is_section = SETTINGS.iter().any(|setting| setting.section() == Some(name));
+        match value.get_ref() {
+            DeValue::Array(routes) if name == "route" => {
+                for route in routes {
+                    contents.routes.extend(route::read(reader, route));
+                }
+            }
+            _ if name == "route" => reader.problem(offset, "route: allowed: tables, each begun by [[route]]"),
+            DeValue::Table(section) if is_section => {
+                for (key, value) in section {
+                    let full = format!("{name}.{}", key.get_ref());
+                    read_value(reader, &full, key, value, environment, contents);
+                }
+            }
+            _ if is_section => {
+                reader.problem(offset, &format!("{name}: allowed: a section, begun by [{name}]"))
+            }
+            _ => read_value(reader, name, key, value, environment, contents),
+        }
+    }
+}
+
+fn read_value(
+    reader: &mut Reader<'_>,
+    full: &str,
+    key: &Spanned<std::borrow::Cow<'_, str>>,
+    value: &Spanned<DeValue<'_>>,
+    environment: &Environment,
+    contents: &mut Contents,
+) {
+    let offset = key.span().start;
+    let Some(setting) = setting(full) else {
+        let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).chain(["route"]).collect();
+        return reader.unknown(offset, "setting", full, &known);
+    };
+    match expanded(raw(value.get_ref()), environment) {
+        Ok(raw) => contents.values.push((setting.key, raw, reader.line(offset))),
+        Err(what) => reader.problem(offset, &format!("{full}: {what}")),
+    }
+}
+
+pub(super) fn raw(value: &DeValue<'_>) -> Raw {
+    match value {
+        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or(Raw::Other("huge number"), Raw::Integer),
+        DeValue::Float(number) => number.as_str().parse().map_or(Raw::Other("number"), Raw::Float),
+        DeValue::Boolean(value) => Raw::Boolean(*value),
+        DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
+        DeValue::Datetime(_) => Raw::Other("date"),
+        DeValue::Table(_) => Raw::Other("table"),
+    }
+}
+
+/// Fills in `${NAME}` and `file:PATH`.
+fn expanded(raw: Raw, environment: &Environment) -> Result<Raw, String> {
+    match raw {
+        Raw::Text(text) => match text.strip_prefix("file:") {
+            Some(path) => secret(&PathBuf::from(path)).map(Raw::Text),
+            None => filled(&text, environment).map(Raw::Text),
+        },
+        Raw::List(items) => {
+            items.into_iter().map(|item| expanded(item, environment)).collect::<Result<_, _>>().map(Raw::List)
+        }
+        raw @ (Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) | Raw::Other(_)) => Ok(raw),
+    }
+}
+
+fn secret(path: &Path) -> Result<String, String> {
+    load(path)
+        .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+        .map_err(|what| format!("file:{}: {what}", path.display()))
+}
+
+/// `$$` stands for `$`.
+fn filled(text: &str, environment: &Environment) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some((name, after)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+            let value = environment.get(name);
+            out.push_str(value.ok_or_else(|| format!("the environment has no variable {name}"))?);
+            rest = after;
+        } else {
+            return Err("a $ begins ${NAME}; write $$ for the character itself".into());
+        }
+    }
+    Ok(out + rest)
+}

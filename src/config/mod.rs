@@ -1,0 +1,295 @@
+//! The settings of a server: what they are called, where they come from, and whether they hold.
+//! Not here: what anybody does with them.
+
+mod error;
+mod file;
+mod print;
+mod route;
+mod source;
+mod table;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use print::reference;
+pub use source::{AppKind, Mode, Source, Stop};
+
+use error::Problem;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+use table::SETTINGS;
+
+/// Variables by name.
+pub type Environment = HashMap<String, String>;
+
+/// Every setting, checked. A duration of zero is one that is switched off. What each means, its unit, its default and what
+/// is allowed stand in docs/settings.md and in `--help`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub bind: Vec<Bind>,
+    pub backlog: u32,
+    /// `auto` is resolved.
+    pub workers: u32,
+    pub max_workers: u32,
+    pub threads: usize,
+    pub blocking_queue: usize,
+    pub worker_connections: usize,
+    pub timeout: Duration,
+    pub graceful_timeout: Duration,
+    pub boot_timeout: Duration,
+    pub keepalive: Duration,
+    pub max_requests: u64,
+    pub max_requests_jitter: u64,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub limit_request_line: usize,
+    pub limit_request_fields: usize,
+    pub limit_request_field_size: usize,
+    pub limit_request_body: u64,
+    pub pidfile: Option<PathBuf>,
+    pub accesslog: LogTarget,
+    pub errorlog: LogTarget,
+    pub loglevel: log::LevelFilter,
+    pub proc_name: String,
+    pub database: DatabaseSettings,
+    pub cache: CacheSettings,
+    pub routes: Vec<Route>,
+    /// Where what is not a default comes from.
+    pub(crate) origins: BTreeMap<&'static str, Origin>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Where a setting's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Default,
+    File(PathBuf, usize),
+    /// The variable, and the flag within it.
+    Environment(String),
+    Flag(String),
+}
+
+impl Origin {
+    /// What an error message is about.
+    fn subject(&self, key: &str) -> String {
+        match self {
+            Origin::Default | Origin::File(..) => format!("{self}: {key}"),
+            Origin::Environment(name) | Origin::Flag(name) => name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    Off,
+    Standard,
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct DatabaseSettings {
+    pub url: Option<DatabaseUrl>,
+    pub pool_size: usize,
+    pub pool_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub max_lifetime: Duration,
+    pub statement_timeout: Duration,
+    /// The script to run at start, `{backend}` filled in; `None` also where it may not run against this URL.
+    pub setup: Option<PathBuf>,
+}
+
+/// Where the database is; `Display` masks the password.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    Sqlite(PathBuf),
+    /// A `postgres://` URL, whole.
+    Postgres(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct CacheSettings {
+    pub capacity: usize,
+    pub ttl: Duration,
+}
+
+/// One `[[route]]` of the file.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub path: String,
+    /// Upper case; never empty.
+    pub methods: Vec<String>,
+    pub answer: Answer,
+    pub status: u16,
+    /// How long an answer to GET may be kept; zero: not at all.
+    pub cache: Duration,
+    /// `file:line` of the table's header, for messages.
+    pub place: String,
+}
+
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Text(String),
+    Sql { sql: String, params: Vec<Param>, one: bool },
+}
+
+#[derive(Clone, Debug)]
+pub struct Param {
+    pub name: String,
+    pub kind: ParamKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamKind {
+    Integer,
+    Number,
+    Text,
+    Boolean,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let mut settings = Settings::unresolved();
+        settings.resolve(&mut Vec::new());
+        settings
+    }
+}
+
+impl Settings {
+    /// What is odd about the settings, but no error.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The table's defaults; `auto` and its like still stand for themselves.
+    fn unresolved() -> Settings {
+        let mut settings = Settings::blank();
+        for setting in SETTINGS {
+            let default = toml::de::DeValue::parse(setting.default).expect("a default is TOML");
+            let is_allowed = (setting.set)(&mut settings, &file::raw(default.get_ref()));
+            assert!(is_allowed, "the default of {} is allowed", setting.key);
+        }
+        settings
+    }
+
+    /// Something for the defaults to be written into.
+    fn blank() -> Settings {
+        Settings {
+            bind: Vec::new(),
+            backlog: 0,
+            workers: 0,
+            max_workers: 0,
+            threads: 0,
+            blocking_queue: 0,
+            worker_connections: 0,
+            timeout: Duration::ZERO,
+            graceful_timeout: Duration::ZERO,
+            boot_timeout: Duration::ZERO,
+            keepalive: Duration::ZERO,
+            max_requests: 0,
+            max_requests_jitter: 0,
+            header_timeout: Duration::ZERO,
+            body_timeout: Duration::ZERO,
+            limit_request_line: 0,
+            limit_request_fields: 0,
+            limit_request_field_size: 0,
+            limit_request_body: 0,
+            pidfile: None,
+            accesslog: LogTarget::Off,
+            errorlog: LogTarget::Off,
+            loglevel: log::LevelFilter::Off,
+            proc_name: String::new(),
+            database: DatabaseSettings {
+                url: None,
+                pool_size: 0,
+                pool_timeout: Duration::ZERO,
+                idle_timeout: Duration::ZERO,
+                max_lifetime: Duration::ZERO,
+                statement_timeout: Duration::ZERO,
+                setup: None,
+            },
+            cache: CacheSettings { capacity: 0, ttl: Duration::ZERO },
+            routes: Vec::new(),
+            origins: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Settles what hangs on more than one setting.
+    fn resolve(&mut self, problems: &mut Vec<Problem>) {
+        if self.workers == 0 {
+            let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+            self.workers = processors.min(self.max_workers);
+        } else if self.workers > self.max_workers {
+            let allowed = format!("at most max_workers, which is {}", self.max_workers);
+            problems.push(self.problem("workers", &self.workers.to_string(), &allowed));
+        }
+        if self.database.pool_size == 0 {
+            self.database.pool_size = self.threads;
+        } else if self.database.pool_size > self.threads {
+            let allowed = format!("at most threads, which is {}", self.threads);
+            problems.push(self.problem("database.pool_size", &self.database.pool_size.to_string(), &allowed));
+        }
+        self.resolve_setup(problems);
+    }
+
+    /// A script that the file names is meant for the database that the file names, and for no other.
+    fn resolve_setup(&mut self, problems: &mut Vec<Problem>) {
+        let Some(setup) = self.database.setup.take() else { return };
+        let backend = match &self.database.url {
+            Some(DatabaseUrl::Sqlite(_)) => "sqlite",
+            Some(DatabaseUrl::Postgres(_)) => "postgres",
+            None => {
+                let given = values::quoted(&setup.display().to_string());
+                problems.push(self.problem(
+                    "database.setup",
+                    &given,
+                    "a script only where database.url is set",
+                ));
+                return;
+            }
+        };
+        let from_file = |key| matches!(self.origins.get(key), Some(Origin::File(..)));
+        if from_file("database.setup") && !from_file("database.url") {
+            let warning = "the database setup script of the config file is not run: database.url comes from elsewhere; \
+                           give --setup to run it there";
+            self.warnings.push(warning.to_owned());
+            return;
+        }
+        let setup = PathBuf::from(setup.display().to_string().replace("{backend}", backend));
+        if let Err(error) = std::fs::File::open(&setup) {
+            let given = values::quoted(&setup.display().to_string());
+            problems.push(self.problem(
+                "database.setup",
+                &given,
+                &format!("a script that can be read ({error})"),
+            ));
+        }
+        self.database.setup = Some(setup);
+    }
+
+    fn problem(&self, key: &str, given: &str, allowed: &str) -> Problem {
+        let origin = self.origins.get(key).unwrap_or(&Origin::Default);
+        Problem::new(format!("{}: got {given}; allowed: {allowed}", origin.subject(key)))
+    }
+}

@@ -1,0 +1,271 @@
+//! Where settings come from, and who wins: defaults < file < environment < command line. Not here: what they are.
+
+use super::error::{Error, Problem};
+use super::file;
+use super::table::{SETTINGS, Setting, setting};
+use super::values::Raw;
+use super::{DatabaseUrl, Environment, Origin, Settings};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Options in the environment, as they would stand on the command line.
+const ARGUMENTS: &str = "FERRICORN_CMD_ARGS";
+const DATABASE_URL: &str = "FERRICORN_DATABASE_URL";
+
+/// Whose app is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppKind {
+    /// What the file's `[[route]]` tables declare.
+    Stock,
+    /// The program's own; `[[route]]` would do nothing, and is refused.
+    Own,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Serve,
+    CheckConfig,
+    PrintConfig,
+}
+
+/// Why nothing is served.
+#[derive(Debug)]
+pub enum Stop {
+    /// Help or the version, for the standard output; exit code 0.
+    Help(String),
+    /// Exit code 2.
+    Error(Error),
+}
+
+/// The command line and the environment as they were at start; the file is read anew each time.
+#[derive(Clone, Debug)]
+pub struct Source {
+    kind: AppKind,
+    config: Option<PathBuf>,
+    /// In ascending rank.
+    flags: Vec<(&'static str, Raw, Origin)>,
+    environment: Environment,
+}
+
+impl Source {
+    /// Of this process.
+    ///
+    /// # Errors
+    /// When the command line cannot be read, or asks for help.
+    pub fn from_env(kind: AppKind) -> Result<(Source, Mode), Stop> {
+        // Variables that are no text cannot be meant.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Source::new(kind, std::env::args_os().skip(1), environment.collect())
+    }
+
+    /// Of the given arguments (without the program's name) and environment.
+    ///
+    /// # Errors
+    /// As [`Source::from_env`].
+    pub fn new(
+        kind: AppKind,
+        arguments: impl IntoIterator<Item = OsString>,
+        environment: Environment,
+    ) -> Result<(Source, Mode), Stop> {
+        let mut source = Source { kind, config: None, flags: Vec::new(), environment };
+        let mut mode = Mode::Serve;
+        if let Some(line) = source.environment.get(ARGUMENTS).cloned() {
+            let words = split(&line).ok_or_else(|| stop(format!("{ARGUMENTS}: a quote is not closed")))?;
+            let words = words.into_iter().map(OsString::from);
+            source.add(words, &mut mode, |flag| Origin::Environment(format!("{ARGUMENTS} --{flag}")))?;
+        }
+        if let Some(url) = source.environment.get(DATABASE_URL).cloned() {
+            source.flags.push(("database.url", Raw::Text(url), Origin::Environment(DATABASE_URL.into())));
+        }
+        source.add(arguments, &mut mode, |flag| Origin::Flag(format!("--{flag}")))?;
+        Ok((source, mode))
+    }
+
+    fn add(
+        &mut self,
+        arguments: impl IntoIterator<Item = OsString>,
+        mode: &mut Mode,
+        origin: impl Fn(&str) -> Origin,
+    ) -> Result<(), Stop> {
+        let matches = command().try_get_matches_from(arguments).map_err(|error| {
+            let text = error.render().to_string();
+            if error.use_stderr() {
+                stop(text.trim_end().trim_start_matches("error: ").to_owned())
+            } else {
+                Stop::Help(text)
+            }
+        })?;
+        if let Some(path) = matches.get_one::<PathBuf>("config") {
+            self.config = Some(path.clone());
+        }
+        for (flag, asked) in [("check-config", Mode::CheckConfig), ("print-config", Mode::PrintConfig)] {
+            if matches.get_flag(flag) {
+                *mode = asked;
+            }
+        }
+        for setting in SETTINGS {
+            self.flags
+                .extend(value(setting, &matches).map(|raw| (setting.key, raw, origin(setting.flags[0]))));
+        }
+        Ok(())
+    }
+
+    /// The config file, if one was named.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Reads the file and puts everything together: at start, and again at each reload.
+    ///
+    /// # Errors
+    /// With all that is wrong, each with its place.
+    pub fn read(&self) -> Result<Settings, Error> {
+        let mut settings = Settings::unresolved();
+        let mut problems = Vec::new();
+        if let Some(path) = &self.config {
+            let contents = file::read(path, &self.environment).map_err(Error::new)?;
+            for (key, raw, line) in contents.values {
+                put(&mut settings, key, &raw, Origin::File(path.clone(), line), &mut problems);
+            }
+            if let (AppKind::Own, Some(route)) = (self.kind, contents.routes.first()) {
+                let message = "route: this program brings its own app; [[route]] is for the stock ferricorn";
+                problems.push(Problem::new(format!("{}: {message}", route.place)));
+            }
+            settings.routes = contents.routes;
+        }
+        for (key, raw, origin) in &self.flags {
+            put(&mut settings, key, raw, origin.clone(), &mut problems);
+        }
+        settings.resolve(&mut problems);
+        if problems.is_empty() { Ok(settings) } else { Err(Error::new(problems)) }
+    }
+}
+
+fn stop(message: String) -> Stop {
+    Stop::Error(Error::new(vec![Problem::new(message)]))
+}
+
+fn put(settings: &mut Settings, key: &'static str, raw: &Raw, origin: Origin, problems: &mut Vec<Problem>) {
+    let setting = setting(key).expect("only keys of the table are read");
+    if !(setting.set)(settings, raw) {
+        let given =
+            if setting.is_secret() { "a value that is not shown here".to_owned() } else { raw.to_string() };
+        problems.push(Problem::new(format!(
+            "{}: got {given}; allowed: {}",
+            origin.subject(key),
+            setting.allowed
+        )));
+    }
+    let in_ps = match &origin {
+        Origin::Flag(_) => true,
+        Origin::Environment(name) => name.starts_with(ARGUMENTS),
+        Origin::Default | Origin::File(..) => false,
+    };
+    if in_ps && setting.is_secret() && settings.database.url.as_ref().is_some_and(DatabaseUrl::has_password) {
+        settings.warnings.push(
+            "a password was given in a flag, where ps shows it; \
+             use FERRICORN_DATABASE_URL, or ${NAME} or file:PATH in the config file"
+                .into(),
+        );
+    }
+    settings.origins.insert(setting.key, origin);
+}
+
+fn value(setting: &Setting, matches: &ArgMatches) -> Option<Raw> {
+    let mut values = matches.get_many::<String>(setting.key)?.cloned();
+    if setting.key == "bind" {
+        Some(Raw::Text(values.collect::<Vec<_>>().join(",")))
+    } else {
+        values.next_back().map(Raw::Text)
+    }
+}
+
+/// The command line, read off the table.
+fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).overrides_with(name).help(help)
+    };
+    let config = Arg::new("config").short('c').long("config").value_name("FILE").action(ArgAction::Set);
+    let mut command = Command::new("ferricorn")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A pre-fork application server.")
+        .no_binary_name(true)
+        .args_override_self(true)
+        .after_help(
+            "Options outrank FERRICORN_CMD_ARGS and FERRICORN_DATABASE_URL, which outrank the file, which outranks defaults.",
+        )
+        .arg(config.value_parser(clap::value_parser!(PathBuf)).help("The config file, in TOML."))
+        .arg(flag("check-config", "Check the settings, and exit."))
+        .arg(flag("print-config", "Print the settings in force and where each comes from, and exit."));
+    for setting in SETTINGS {
+        let action = if setting.key == "bind" { ArgAction::Append } else { ArgAction::Set };
+        let mut arg = Arg::new(setting.key)
+            .long(setting.flags[0])
+            .visible_aliases(setting.flags[1..].iter().copied())
+            .value_name("VALUE")
+            .action(action)
+            .allow_hyphen_values(true)
+            .help(format!("{} Allowed: {}. [default: {}]", setting.about, setting.allowed, setting.default));
+        if let Some(short) = setting.short {
+            arg = arg.short(short);
+        }
+        command = command.arg(arg);
+    }
+    command
+}
+
+/// Splits as a shell would: blanks part words, quotes and backslashes keep them together. `None`: a quote is left open.
+fn split(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match characters.next()? {
+                        '\'' => break,
+                        quoted => word.push(quoted),
+                    }
+                }
+            }
+            '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match characters.next()? {
+                        '"' => break,
+                        '\\' => word.push(characters.next()?),
+                        quoted => word.push(quoted),
+                    }
+                }
+            }
+            '\\' => word.get_or_insert_default().push(characters.next()?),
+            blank if blank.is_whitespace() => words.extend(word.take()),
+            plain => word.get_or_insert_default().push(plain),
+        }
+    }
+    words.extend(word);
+    Some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn arguments_in_the_environment_are_split_as_a_shell_does() {
+        for (line, words) in [
+            ("", vec![]),
+            ("  -w 2\t--name=a ", vec!["-w", "2", "--name=a"]),
+            ("-n 'a \"b' \"c \\\" d\" e\\ f ''", vec!["-n", "a \"b", "c \" d", "e f", ""]),
+        ] {
+            assert_eq!(split(line).unwrap(), words);
+        }
+        assert_eq!(split("'open"), None);
+        assert_eq!(split("\"open\\"), None);
+    }
+}

@@ -1,0 +1,483 @@
+//! The table of settings: one row gives a setting its key, its flag, its default, what is allowed and what it is for.
+//! Everything else is read off it: the file, the command line, `--help`, `--print-config`, the reference.
+
+use super::Settings;
+use super::values::{self as v, Raw};
+use std::time::Duration;
+
+/// One setting.
+pub(super) struct Setting {
+    /// In the file; before the dot, its section.
+    pub(super) key: &'static str,
+    /// Without the dashes; the first is the one that help shows.
+    pub(super) flags: &'static [&'static str],
+    pub(super) short: Option<char>,
+    /// As it would stand in the file.
+    pub(super) default: &'static str,
+    pub(super) allowed: &'static str,
+    pub(super) about: &'static str,
+    /// Puts a value in its place; false where it is not allowed.
+    pub(super) set: fn(&mut Settings, &Raw) -> bool,
+    /// The value in force, as it would stand in the file; secrets masked.
+    pub(super) show: fn(&Settings) -> String,
+}
+
+impl Setting {
+    pub(super) fn section(&self) -> Option<&'static str> {
+        self.key.split_once('.').map(|(section, _)| section)
+    }
+
+    /// The key within its section.
+    pub(super) fn name(&self) -> &'static str {
+        self.key.split_once('.').map_or(self.key, |(_, name)| name)
+    }
+
+    pub(super) fn is_secret(&self) -> bool {
+        self.key == "database.url"
+    }
+}
+
+/// A row: key, flags, default; how it is read (and checked), where it goes, how it is shown; what is allowed; what for.
+macro_rules! row {
+    ($key:literal, $short:expr, $flags:expr, $default:literal,
+     $read:expr, $check:expr, [$($field:tt)+], $show:expr, $allowed:expr, $about:literal) => {
+        Setting {
+            key: $key,
+            flags: &$flags,
+            short: $short,
+            default: $default,
+            allowed: $allowed,
+            about: $about,
+            set: |settings, raw| match $read(raw) {
+                Some(value) if $check(&value) => {
+                    settings.$($field)+ = value;
+                    true
+                }
+                Some(_) | None => false,
+            },
+            show: |settings| $show(&settings.$($field)+),
+        }
+    };
+}
+
+const DURATION: &str =
+    "a duration such as 500ms, 30s, 2m or a number of seconds, up to 24h; 0 switches it off";
+const DURATION_NOT_OFF: &str = "a duration such as 500ms, 30s, 2m or a number of seconds, from 1ms to 24h";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn to_a_day(duration: &Duration) -> bool {
+    *duration <= DAY
+}
+
+fn not_off(duration: &Duration) -> bool {
+    !duration.is_zero() && *duration <= DAY
+}
+
+fn any<T>(_: &T) -> bool {
+    true
+}
+
+/// In the order in which people read them.
+pub(super) static SETTINGS: &[Setting] = &[
+    row!(
+        "bind",
+        Some('b'),
+        ["bind"],
+        "[\"127.0.0.1:8000\"]",
+        v::binds,
+        any,
+        [bind],
+        v::show_binds,
+        "HOST:PORT, :PORT, [::1]:PORT or unix:PATH; several in an array or one comma-separated string",
+        "Where to listen. Port 0 lets the kernel choose, and the log says which; :PORT is every IPv4 address."
+    ),
+    row!(
+        "backlog",
+        None,
+        ["backlog"],
+        "2048",
+        v::count,
+        |n: &u32| (1..=65_535).contains(n),
+        [backlog],
+        v::show_number,
+        "a number from 1 to 65535",
+        "Connections that may wait to be accepted, per address; the kernel cuts it at net.core.somaxconn."
+    ),
+    row!(
+        "workers",
+        Some('w'),
+        ["workers"],
+        "\"auto\"",
+        v::workers,
+        any,
+        [workers],
+        v::show_number,
+        "auto, or a number from 1 to max_workers",
+        "Worker processes. auto: the processors that this process may use, by affinity and cgroup quota."
+    ),
+    row!(
+        "max_workers",
+        None,
+        ["max-workers"],
+        "256",
+        v::count,
+        |n: &u32| (1..=1024).contains(n),
+        [max_workers],
+        v::show_number,
+        "a number from 1 to 1024",
+        "The most workers that TTIN can reach; sizes the memory shared with them. Fixed at start."
+    ),
+    row!(
+        "threads",
+        None,
+        ["threads"],
+        "4",
+        v::count,
+        |n: &usize| (1..=1024).contains(n),
+        [threads],
+        v::show_number,
+        "a number from 1 to 1024",
+        "Blocking calls that a worker runs at a time, each on a thread of its own; database work among them."
+    ),
+    row!(
+        "blocking_queue",
+        None,
+        ["blocking-queue"],
+        "128",
+        v::count,
+        |n: &usize| *n <= 1_000_000,
+        [blocking_queue],
+        v::show_number,
+        "a number from 0 to 1000000",
+        "Blocking calls that may wait for a thread, per worker; beyond it a request is answered 503."
+    ),
+    row!(
+        "worker_connections",
+        None,
+        ["worker-connections"],
+        "1000",
+        v::count,
+        |n: &usize| (1..=1_000_000).contains(n),
+        [worker_connections],
+        v::show_number,
+        "a number from 1 to 1000000",
+        "Connections open at a time, per worker; at this number it leaves new ones to others."
+    ),
+    row!(
+        "timeout",
+        Some('t'),
+        ["timeout"],
+        "\"30s\"",
+        v::duration,
+        to_a_day,
+        [timeout],
+        v::show_duration,
+        DURATION,
+        "A worker whose event loop is silent this long is aborted; a blocking call that runs this long is answered 504, and its worker is replaced."
+    ),
+    row!(
+        "graceful_timeout",
+        None,
+        ["graceful-timeout"],
+        "\"30s\"",
+        v::duration,
+        to_a_day,
+        [graceful_timeout],
+        v::show_duration,
+        DURATION,
+        "How long a draining worker may take to finish its requests before it is killed."
+    ),
+    row!(
+        "boot_timeout",
+        None,
+        ["boot-timeout"],
+        "\"30s\"",
+        v::duration,
+        to_a_day,
+        [boot_timeout],
+        v::show_duration,
+        DURATION,
+        "How long a new worker may take to become ready before it is killed."
+    ),
+    row!(
+        "keepalive",
+        None,
+        ["keep-alive"],
+        "\"75s\"",
+        v::duration,
+        to_a_day,
+        [keepalive],
+        v::show_duration,
+        "a duration such as 500ms, 30s, 2m or a number of seconds, up to 24h; 0 closes after each answer",
+        "How long an idle connection is kept for the next request."
+    ),
+    row!(
+        "max_requests",
+        None,
+        ["max-requests"],
+        "0",
+        v::count,
+        any,
+        [max_requests],
+        v::show_number,
+        "a number; 0 switches it off",
+        "Requests after which a worker is replaced, its successor first."
+    ),
+    row!(
+        "max_requests_jitter",
+        None,
+        ["max-requests-jitter"],
+        "0",
+        v::count,
+        any,
+        [max_requests_jitter],
+        v::show_number,
+        "a number",
+        "The most requests that are added to max_requests at random, so that workers are not replaced together."
+    ),
+    row!(
+        "header_timeout",
+        None,
+        ["header-timeout"],
+        "\"10s\"",
+        v::duration,
+        to_a_day,
+        [header_timeout],
+        v::show_duration,
+        DURATION,
+        "How long a request's head may take from its first byte, then 408; and how long a new connection may be silent."
+    ),
+    row!(
+        "body_timeout",
+        None,
+        ["body-timeout"],
+        "\"30s\"",
+        v::duration,
+        to_a_day,
+        [body_timeout],
+        v::show_duration,
+        DURATION,
+        "How long a request's body may take before it must have come at 1 KiB/s on average; else 408."
+    ),
+    row!(
+        "limit_request_line",
+        None,
+        ["limit-request-line"],
+        "4094",
+        v::size,
+        |n: &usize| (64..=65_536).contains(n),
+        [limit_request_line],
+        v::show_size,
+        "a size from 64 to 64KiB",
+        "The longest request line, in bytes; beyond it 414."
+    ),
+    row!(
+        "limit_request_fields",
+        None,
+        ["limit-request-fields"],
+        "100",
+        v::count,
+        |n: &usize| (1..=32_768).contains(n),
+        [limit_request_fields],
+        v::show_number,
+        "a number from 1 to 32768",
+        "The most header fields of a request; beyond it 431."
+    ),
+    row!(
+        "limit_request_field_size",
+        None,
+        ["limit-request-field_size", "limit-request-field-size"],
+        "8190",
+        v::size,
+        |n: &usize| (64..=1_048_576).contains(n),
+        [limit_request_field_size],
+        v::show_size,
+        "a size from 64 to 1MiB",
+        "The largest header field, name and value, in bytes; beyond it 431."
+    ),
+    row!(
+        "limit_request_body",
+        None,
+        ["limit-request-body"],
+        "\"1MiB\"",
+        v::size,
+        any,
+        [limit_request_body],
+        v::show_size,
+        "a size such as 8190, 64KiB, 1MiB",
+        "The largest request body; beyond it 413."
+    ),
+    row!(
+        "pidfile",
+        Some('p'),
+        ["pid", "pidfile"],
+        "\"\"",
+        v::path,
+        any,
+        [pidfile],
+        v::show_path,
+        "a path; empty: none",
+        "A file that holds the master's process id while it runs. Fixed at start."
+    ),
+    row!(
+        "accesslog",
+        None,
+        ["access-logfile", "accesslog"],
+        "\"\"",
+        v::log_target,
+        any,
+        [accesslog],
+        v::show_target,
+        "a path, or - for the standard output; empty: off",
+        "Where each request is logged, in the combined format."
+    ),
+    row!(
+        "errorlog",
+        None,
+        ["error-logfile", "errorlog"],
+        "\"-\"",
+        v::log_target,
+        |target: &super::LogTarget| *target != super::LogTarget::Off,
+        [errorlog],
+        v::show_target,
+        "a path, or - for the standard error",
+        "Where the server and the app log."
+    ),
+    row!(
+        "loglevel",
+        None,
+        ["log-level"],
+        "\"info\"",
+        v::level,
+        any,
+        [loglevel],
+        v::show_level,
+        "trace, debug, info, warning, error or critical",
+        "What is not logged: everything below this level."
+    ),
+    row!(
+        "proc_name",
+        Some('n'),
+        ["name"],
+        "\"ferricorn\"",
+        v::text,
+        |name: &String| !name.is_empty() && !name.contains(['\0', '/']),
+        [proc_name],
+        v::show_text,
+        "a name without a slash",
+        "What the processes are called: NAME-master, NAME-w0; cut so that the role fits 15 bytes."
+    ),
+    row!(
+        "database.url",
+        None,
+        ["database-url"],
+        "\"\"",
+        v::url,
+        any,
+        [database.url],
+        v::show_url,
+        "sqlite:PATH, or postgres://USER:PASSWORD@HOST/DATABASE; empty: none",
+        "The database. A password is better given as ${NAME}, file:PATH or in FERRICORN_DATABASE_URL than in a flag."
+    ),
+    row!(
+        "database.pool_size",
+        None,
+        ["pool-size"],
+        "\"threads\"",
+        v::pool_size,
+        any,
+        [database.pool_size],
+        v::show_number,
+        "threads, or a number from 1 to threads",
+        "Connections of each worker; threads: one for each handler thread."
+    ),
+    row!(
+        "database.pool_timeout",
+        None,
+        ["pool-timeout"],
+        "\"5s\"",
+        v::duration,
+        not_off,
+        [database.pool_timeout],
+        v::show_duration,
+        DURATION_NOT_OFF,
+        "How long a request may wait for a connection, queue included; then 503."
+    ),
+    row!(
+        "database.idle_timeout",
+        None,
+        ["idle-timeout"],
+        "\"10m\"",
+        v::duration,
+        to_a_day,
+        [database.idle_timeout],
+        v::show_duration,
+        DURATION,
+        "A connection that is idle this long is closed."
+    ),
+    row!(
+        "database.max_lifetime",
+        None,
+        ["max-lifetime"],
+        "\"30m\"",
+        v::duration,
+        to_a_day,
+        [database.max_lifetime],
+        v::show_duration,
+        DURATION,
+        "A connection this old is closed when it is next idle."
+    ),
+    row!(
+        "database.statement_timeout",
+        None,
+        ["statement-timeout"],
+        "\"30s\"",
+        v::duration,
+        to_a_day,
+        [database.statement_timeout],
+        v::show_duration,
+        DURATION,
+        "PostgreSQL ends a statement that runs this long."
+    ),
+    row!(
+        "database.setup",
+        None,
+        ["setup"],
+        "\"\"",
+        v::path,
+        any,
+        [database.setup],
+        v::show_path,
+        "a path, in which {backend} stands for sqlite or postgres; empty: none",
+        "An SQL script to run at start, in one transaction. It must do no harm when run again. One that the file names runs only against the URL that the same file names."
+    ),
+    row!(
+        "cache.capacity",
+        None,
+        ["cache-capacity"],
+        "10000",
+        v::count,
+        |n: &usize| (1..=100_000_000).contains(n),
+        [cache.capacity],
+        v::show_number,
+        "a number from 1 to 100000000",
+        "Entries of each cache of each worker; beyond it the least recently used go."
+    ),
+    row!(
+        "cache.ttl",
+        None,
+        ["cache-ttl"],
+        "\"60s\"",
+        v::duration,
+        to_a_day,
+        [cache.ttl],
+        v::show_duration,
+        DURATION,
+        "How long an entry is good."
+    ),
+];
+
+/// The setting with this key.
+pub(super) fn setting(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}

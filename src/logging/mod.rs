@@ -1,0 +1,121 @@
+//! The error log: one line an event, from the master and every worker, through the `log` crate, so that an app's
+//! own records land in the same place. Not here: the access log, which only borrows the `Sink`.
+
+mod sink;
+
+pub(crate) use sink::Sink;
+
+use crate::config::LogTarget;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use std::fmt::Write;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
+
+/// RFC 3339, in UTC, to the millisecond.
+const STAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+static LOGGER: Logger = Logger { state: Mutex::new(State { sink: None, who: String::new() }) };
+
+struct Logger {
+    state: Mutex<State>,
+}
+
+struct State {
+    sink: Option<Sink>,
+    who: String,
+}
+
+/// Opens the error log and makes it the process's `log` target; also called at a reload, with the new settings.
+/// On an error the log that was in use stays.
+pub(crate) fn open(target: &LogTarget, level: LevelFilter) -> io::Result<()> {
+    let sink = Sink::open(target, io::stderr().as_fd())?;
+    LOGGER.state().sink = sink;
+    log::set_max_level(level);
+    // It fails when a logger stands already: ours from an earlier call, or one that the program chose itself.
+    let _ = log::set_logger(&LOGGER);
+    Ok(())
+}
+
+/// Names the process in every line from now on: `master`, `w3`.
+pub(crate) fn sign_as(role: &str) {
+    LOGGER.state().who = format!("{role} {}", std::process::id());
+}
+
+/// Opens the file anew by its name.
+pub(crate) fn reopen() {
+    let failed = LOGGER.state().sink.as_mut().and_then(|sink| sink.reopen().err());
+    if let Some(error) = failed {
+        log::error!("error log could not be reopened error=\"{error}\"");
+    }
+}
+
+impl Logger {
+    /// A panic while a line was written leaves nothing half-changed that matters.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) || is_chatter(record) {
+            return;
+        }
+        let message = record.args().to_string();
+        let mut state = self.state();
+        let State { sink: Some(sink), who } = &mut *state else { return };
+        let lost = sink.take_lost_lines();
+        if lost > 0 {
+            sink.write_lines(
+                line(Level::Warn, who, &format!("log lines were dropped count={lost}")).as_bytes(),
+            );
+        }
+        sink.write_lines(line(record.level(), who, &message).as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Libraries below us say at `info` and `debug` what nobody asked for.
+fn is_chatter(record: &Record<'_>) -> bool {
+    const QUIET: [&str; 4] = ["postgres", "tokio_postgres", "mio", "r2d2"];
+    let library = record.target().split("::").next().unwrap_or_default();
+    record.level() >= Level::Info && log::max_level() < LevelFilter::Trace && QUIET.contains(&library)
+}
+
+/// One line, whatever bytes the message holds.
+fn line(level: Level, who: &str, message: &str) -> String {
+    let now = OffsetDateTime::now_utc().to_offset(UtcOffset::UTC).format(STAMP).unwrap_or_default();
+    let mut line = format!("{now} {level:<5} [{who}] ");
+    for character in message.chars() {
+        if character.is_control() {
+            let _ = write!(line, "{}", character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_stays_one_line_whatever_it_holds() {
+        let written = line(Level::Info, "w0 7", "a\nb\r\x1b[31m\0é");
+        assert!(written.ends_with(" INFO  [w0 7] a\\nb\\r\\u{1b}[31m\\u{0}é\n"), "{written:?}");
+        assert_eq!(written.matches('\n').count(), 1);
+        assert_eq!(written.as_bytes()[10], b'T');
+    }
+}

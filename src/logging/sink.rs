@@ -1,0 +1,134 @@
+//! A descriptor that takes whole lines and never holds its writer up. Not here: what the lines say.
+
+use crate::config::LogTarget;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+/// What one write to a pipe may hold so that it is neither mixed with others' nor blocks once the pipe is writable
+/// (PIPE_BUF, pipe(7)).
+const PIPE_WRITE: usize = 4096;
+
+/// An open log: a standard stream, or a file that can be reopened by its name.
+pub(crate) struct Sink {
+    file: File,
+    path: Option<PathBuf>,
+    is_pipe: bool,
+    lost_lines: u64,
+}
+
+impl Sink {
+    /// Opens what `target` names; `standard` is the stream that `-` stands for. `None` where the log is off.
+    pub(crate) fn open(target: &LogTarget, standard: BorrowedFd<'_>) -> io::Result<Option<Sink>> {
+        let (file, path) = match target {
+            LogTarget::Off => return Ok(None),
+            LogTarget::Standard => (File::from(standard.try_clone_to_owned()?), None),
+            LogTarget::File(path) => (append(path)?, Some(path.clone())),
+        };
+        let is_pipe = needs_room(&file);
+        Ok(Some(Sink { file, path, is_pipe, lost_lines: 0 }))
+    }
+
+    /// Opens the file anew by its name, so that a rotated one is let go. On an error the old one stays in use.
+    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            self.file = append(path)?;
+            self.is_pipe = needs_room(&self.file);
+        }
+        Ok(())
+    }
+
+    /// Writes complete lines. Where the reader of a pipe does not keep up, or a disk is full, lines are dropped and counted.
+    pub(crate) fn write_lines(&mut self, mut lines: &[u8]) {
+        while !lines.is_empty() {
+            let piece = if self.is_pipe { first_lines(lines) } else { lines };
+            if !self.has_room() || self.file.write_all(piece).is_err() {
+                self.lost_lines += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
+            }
+            lines = &lines[piece.len()..];
+        }
+    }
+
+    /// How many lines were dropped since this was last asked.
+    pub(crate) fn take_lost_lines(&mut self) -> u64 {
+        std::mem::take(&mut self.lost_lines)
+    }
+
+    fn has_room(&self) -> bool {
+        if !self.is_pipe {
+            return true;
+        }
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+            && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT))
+    }
+}
+
+fn append(path: &PathBuf) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// Whether a write can block for want of a reader: pipes, sockets, terminals.
+fn needs_room(file: &File) -> bool {
+    file.metadata().is_ok_and(|data| {
+        let kind = data.file_type();
+        kind.is_fifo() || kind.is_socket() || kind.is_char_device()
+    })
+}
+
+/// The longest run of whole lines that one write to a pipe may hold; a longer line is cut there.
+fn first_lines(lines: &[u8]) -> &[u8] {
+    if lines.len() <= PIPE_WRITE {
+        return lines;
+    }
+    let end = lines[..PIPE_WRITE].iter().rposition(|byte| *byte == b'\n').map_or(PIPE_WRITE, |at| at + 1);
+    &lines[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_full_pipe_drops_lines_and_never_blocks() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut sink = Sink::open(&LogTarget::Standard, writer.as_fd()).unwrap().unwrap();
+        drop(writer);
+        let line = [[b'x'; 99].as_slice(), b"\n"].concat();
+        for _ in 0..2000 {
+            sink.write_lines(&line);
+        }
+        let lost = sink.take_lost_lines();
+        assert!(lost > 0 && lost < 2000, "lost {lost}");
+        drop(sink);
+        let mut written = Vec::new();
+        reader.read_to_end(&mut written).unwrap();
+        assert_eq!(written.len() as u64, (2000 - lost) * 100, "what was not lost was written whole");
+    }
+
+    #[test]
+    fn a_burst_is_cut_between_lines() {
+        let lines = [b'a'; 3000].iter().chain(b"\n").copied().collect::<Vec<u8>>().repeat(2);
+        assert_eq!(first_lines(&lines).len(), 3001);
+        assert_eq!(first_lines(&[b'a'; 5000]).len(), PIPE_WRITE);
+        assert_eq!(first_lines(b"one\ntwo\n"), b"one\ntwo\n");
+    }
+
+    #[test]
+    fn a_rotated_file_is_let_go_at_reopen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("error.log");
+        let mut sink = Sink::open(&LogTarget::File(path.clone()), io::stderr().as_fd()).unwrap().unwrap();
+        sink.write_lines(b"one\n");
+        std::fs::rename(&path, folder.path().join("error.log.1")).unwrap();
+        sink.write_lines(b"two\n");
+        sink.reopen().unwrap();
+        sink.write_lines(b"three\n");
+        assert_eq!(std::fs::read(folder.path().join("error.log.1")).unwrap(), b"one\ntwo\n");
+        assert_eq!(std::fs::read(path).unwrap(), b"three\n");
+    }
+}

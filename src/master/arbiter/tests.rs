@@ -1,0 +1,424 @@
+//! The rules as stories on a pretend clock: at a time, these facts, and exactly these orders.
+
+use super::*;
+use Event::*;
+
+/// Stories use timeouts that are easy to tell apart.
+fn policy(workers: u32) -> Policy {
+    Policy { workers, timeout: secs(30), graceful_timeout: secs(20), boot_timeout: secs(10) }
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+struct Story {
+    arbiter: Arbiter,
+    start: Instant,
+}
+
+impl Story {
+    fn with(policy: Policy, max_workers: u32, setup: bool) -> Story {
+        let start = Instant::now();
+        Story { arbiter: Arbiter::new(policy, max_workers, 2 * max_workers, setup, start), start }
+    }
+
+    fn new(workers: u32) -> Story {
+        Story::with(policy(workers), 4, false)
+    }
+
+    /// A server whose workers became ready at 0 ms.
+    fn serving(workers: u32) -> Story {
+        let mut story = Story::new(workers);
+        let spawns: Vec<String> = (0..workers).map(|slot| format!("spawn {slot} g1")).collect();
+        story.at(0, &[], &spawns.join(", "));
+        let ready: Vec<Event> = (0..workers).map(Ready).collect();
+        story.at(0, &ready, "");
+        story
+    }
+
+    /// At `ms`, the facts are observed and the orders must be exactly `wanted`.
+    #[track_caller]
+    fn at(&mut self, ms: u64, facts: &[Event], wanted: &str) {
+        let now = self.start + Duration::from_millis(ms);
+        for fact in facts {
+            self.arbiter.observe(*fact, now);
+        }
+        let orders: Vec<String> = self.arbiter.decide(now).iter().map(word).collect();
+        assert_eq!(orders.join(", "), wanted, "at {ms} ms");
+        assert_eq!(self.arbiter.decide(now), [], "asked twice at {ms} ms");
+        if let Some(deadline) = self.arbiter.next_deadline() {
+            assert!(deadline > now, "a deadline in the past at {ms} ms");
+        }
+    }
+
+    /// Time passes as it does for a master that wakes at each deadline, its serving workers beating.
+    #[track_caller]
+    fn calm_until(&mut self, ms: u64, beating: &[u32], wanted: &str) {
+        let end = self.start + Duration::from_millis(ms);
+        let mut orders = Vec::new();
+        while let Some(now) = self.arbiter.next_deadline().filter(|deadline| *deadline <= end) {
+            for slot in beating {
+                self.arbiter.observe(Beat(*slot), now);
+            }
+            orders.extend(
+                self.arbiter
+                    .decide(now)
+                    .iter()
+                    .map(|order| format!("{} @{}", word(order), now.duration_since(self.start).as_millis())),
+            );
+        }
+        assert_eq!(orders.join(", "), wanted, "until {ms} ms");
+    }
+}
+
+fn word(order: &Order) -> String {
+    match order {
+        Order::Spawn { slot, generation } => format!("spawn {slot} g{generation}"),
+        Order::StartSetup => "setup".into(),
+        Order::KillSetup => "kill setup".into(),
+        Order::Drain { slot, why } => format!("drain {slot} {why:?}").to_lowercase(),
+        Order::Quit(slot) => format!("quit {slot}"),
+        Order::Abort { slot, .. } => format!("abort {slot}"),
+        Order::Kill { slot, why } => format!("kill {slot} {why:?}").to_lowercase(),
+        Order::Reread => "reread".into(),
+        Order::Adopt(generation) => format!("adopt g{generation}"),
+        Order::Reject(generation, why) => format!("reject g{generation} {why:?}"),
+        Order::CloseListeners => "close".into(),
+        Order::Say(Notice::BackOff { slot, deaths, delay }) => {
+            format!("back-off {slot} #{deaths} {}ms", delay.as_millis())
+        }
+        Order::Say(Notice::Resized { workers }) => format!("wanted {workers}"),
+        Order::Say(Notice::AtMaximum { .. }) => "at maximum".into(),
+        Order::Say(Notice::AtMinimum) => "at minimum".into(),
+        Order::Say(Notice::ReloadDone(generation)) => format!("done g{generation}"),
+        Order::Say(Notice::SetupRetry { delay }) => format!("retry setup {}ms", delay.as_millis()),
+        Order::Finish(ending) => format!("finish {ending:?}"),
+    }
+}
+
+fn died(slot: u32) -> Event {
+    Exited { slot, clean: false }
+}
+
+fn left(slot: u32) -> Event {
+    Exited { slot, clean: true }
+}
+
+#[test]
+fn a_resize_goes_one_up_or_one_down_within_bounds() {
+    let mut story = Story::serving(3);
+    story.at(10, &[Grow], "wanted 4, spawn 3 g1");
+    story.at(20, &[Ready(3), Grow], "at maximum");
+    story.at(30, &[Shrink, Shrink], "wanted 3, wanted 2, drain 0 surplus, drain 1 surplus");
+    story.at(40, &[left(0), left(1)], "");
+    story.at(50, &[Shrink, Shrink], "wanted 1, at minimum, drain 2 surplus");
+    story.at(60, &[Grow], "wanted 2, spawn 0 g1");
+}
+
+#[test]
+fn a_shrink_drops_what_does_not_serve_before_what_does() {
+    let mut story = Story::serving(1);
+    story.at(10, &[Grow, Grow], "wanted 2, wanted 3, spawn 1 g1, spawn 2 g1");
+    story.at(20, &[died(2)], "back-off 2 #1 100ms");
+    story.at(30, &[Shrink], "wanted 2");
+    story.at(40, &[Shrink], "wanted 1, drain 1 surplus");
+    story.at(50, &[left(1)], "");
+}
+
+#[test]
+fn a_reload_shows_one_canary_then_rolls() {
+    let mut story = Story::serving(2);
+    story.at(10, &[Reload], "reread");
+    story.at(20, &[Reread(Some(policy(2)))], "spawn 2 g2");
+    story.at(30, &[Ready(2)], "adopt g2, drain 0 outdated, spawn 3 g2");
+    story.at(40, &[left(0)], "");
+    story.at(50, &[Ready(3)], "drain 1 outdated, done g2");
+    story.at(60, &[left(1)], "");
+}
+
+#[test]
+fn a_reload_that_cannot_be_read_or_never_stands_changes_nothing() {
+    let mut story = Story::serving(2);
+    story.at(10, &[Reload], "reread");
+    story.at(20, &[Reread(None)], "");
+    story.at(30, &[Reload], "reread");
+    story.at(40, &[Reread(Some(policy(2)))], "spawn 2 g2");
+    story.at(50, &[died(2)], "reject g2 Died");
+    story.at(60, &[Reload], "reread");
+    story.at(70, &[Reread(Some(Policy { boot_timeout: secs(5), ..policy(2) }))], "spawn 2 g3");
+    story.calm_until(5070, &[0, 1], "kill 2 boot @5070, reject g3 NotReadyInTime @5070");
+    story.at(5080, &[died(2), Reload], "reread");
+    story.at(5090, &[Reread(Some(policy(2)))], "spawn 2 g4");
+    story.at(5100, &[SpawnFailed(2)], "reject g4 SpawnFailed");
+    story.at(5110, &[Reload], "reread");
+    story.at(5120, &[Reread(Some(policy(2)))], "spawn 2 g5");
+    story.at(5130, &[Leaving(2), left(2)], "reject g5 Died");
+}
+
+#[test]
+fn wishes_to_reload_become_one_more() {
+    let mut story = Story::serving(1);
+    story.at(10, &[Reload, Reload], "reread");
+    story.at(20, &[Reload], "");
+    story.at(30, &[Reread(Some(policy(1))), Reload, Reload], "spawn 1 g2");
+    story.at(40, &[Ready(1)], "adopt g2, reread, drain 0 outdated, done g2");
+    story.at(50, &[Reread(None)], "");
+}
+
+#[test]
+fn a_resized_count_survives_a_reload_that_does_not_change_it() {
+    for (workers, wanted) in [(1, 2), (3, 3), (9, 4)] {
+        let mut story = Story::serving(1);
+        story.at(10, &[Grow], "wanted 2, spawn 1 g1");
+        story.at(20, &[Ready(1), Reload], "reread");
+        story.at(30, &[Reread(Some(policy(workers)))], "spawn 2 g2");
+        story.arbiter.observe(Ready(2), story.start + Duration::from_millis(40));
+        let _ = story.arbiter.decide(story.start + Duration::from_millis(40));
+        assert_eq!(story.arbiter.wanted, wanted);
+    }
+}
+
+#[test]
+fn the_old_generation_holds_the_fort_during_a_trial() {
+    let mut story = Story::serving(2);
+    story.at(20_000, &[Beat(0), Beat(1), Reload], "reread");
+    story.at(20_010, &[Reread(Some(policy(2)))], "spawn 2 g2");
+    story.at(20_020, &[died(0)], "spawn 0 g1");
+    story.at(20_030, &[Grow], "wanted 3, spawn 3 g1");
+    story.at(20_040, &[Ready(2)], "adopt g2, drain 0 outdated, drain 3 outdated, spawn 4 g2, spawn 5 g2");
+    story.at(20_050, &[left(0), left(3), Ready(4)], "");
+    story.at(20_060, &[Ready(5)], "drain 1 outdated, done g2");
+}
+
+#[test]
+fn an_outdated_worker_that_dies_has_its_successor_already() {
+    let mut story = Story::serving(2);
+    story.at(10, &[Reload], "reread");
+    story.at(20, &[Reread(Some(policy(2)))], "spawn 2 g2");
+    story.at(30, &[Ready(2)], "adopt g2, drain 0 outdated, spawn 3 g2");
+    story.at(40, &[died(1)], "");
+    story.at(50, &[left(0), Ready(3)], "done g2");
+}
+
+#[test]
+fn a_death_after_ready_is_made_good_at_once_or_soon() {
+    let mut story = Story::serving(1);
+    story.at(10_000, &[Beat(0), died(0)], "spawn 0 g1");
+    for (number, delay) in [(1, 100), (2, 200), (3, 400), (4, 500), (5, 500)] {
+        let now = 20_000 + number * 2000;
+        story.at(now, &[Ready(0)], "");
+        story.at(now + 1000, &[died(0)], &format!("back-off 0 #{number} {delay}ms"));
+        story.at(now + 1000 + delay - 1, &[], "");
+        story.at(now + 1000 + delay, &[], "spawn 0 g1");
+    }
+    story.at(40_000, &[Ready(0)], "");
+    story.at(50_000, &[died(0)], "spawn 0 g1");
+    story.at(50_010, &[Ready(0)], "");
+    story.at(50_020, &[died(0)], "back-off 0 #1 100ms");
+}
+
+#[test]
+fn deaths_before_ready_back_off_per_slot_up_to_half_a_minute() {
+    let mut story = Story::serving(2);
+    story.at(10, &[died(0)], "back-off 0 #1 100ms");
+    story.at(110, &[], "spawn 0 g1");
+    let mut now = 110;
+    for (number, delay) in [
+        (2, 200),
+        (3, 400),
+        (4, 800),
+        (5, 1600),
+        (6, 3200),
+        (7, 6400),
+        (8, 12_800),
+        (9, 25_600),
+        (10, 30_000),
+    ] {
+        story.at(now, &[died(0)], &format!("back-off 0 #{number} {delay}ms"));
+        story.calm_until(now + delay, &[1], &format!("spawn 0 g1 @{}", now + delay));
+        now += delay;
+    }
+    story.at(now + 1, &[died(1)], "spawn 1 g1");
+}
+
+#[test]
+fn a_server_that_never_served_gives_up() {
+    let mut story = Story::new(2);
+    story.at(0, &[], "spawn 0 g1, spawn 1 g1");
+    story.at(0, &[died(0)], "back-off 0 #1 100ms");
+    story.at(100, &[], "spawn 0 g1");
+    story.at(100, &[died(0)], "back-off 0 #2 200ms");
+    story.at(300, &[], "spawn 0 g1");
+    story.at(300, &[died(0)], "back-off 0 #3 400ms");
+    story.at(700, &[], "spawn 0 g1");
+    story.at(700, &[died(0)], "back-off 0 #4 800ms, close, quit 1");
+    story.at(800, &[died(1)], "finish NeverReady");
+}
+
+#[test]
+fn a_server_that_served_once_never_gives_up() {
+    let mut story = Story::serving(1);
+    story.at(10, &[died(0)], "back-off 0 #1 100ms");
+    for (at, number, delay) in [(110, 2, 200), (310, 3, 400), (710, 4, 800), (1510, 5, 1600)] {
+        story.at(at, &[], "spawn 0 g1");
+        story.at(at, &[died(0)], &format!("back-off 0 #{number} {delay}ms"));
+    }
+}
+
+#[test]
+fn a_fork_that_fails_is_tried_again_and_never_ends_the_server() {
+    let mut story = Story::new(1);
+    story.at(0, &[], "spawn 0 g1");
+    for (at, number, delay) in [(0, 1, 100), (100, 2, 200), (300, 3, 400), (700, 4, 800), (1500, 5, 1600)] {
+        story.at(at, &[SpawnFailed(0)], &format!("back-off 0 #{number} {delay}ms"));
+        story.at(at + delay, &[], "spawn 0 g1");
+    }
+}
+
+#[test]
+fn a_worker_hung_in_boot_is_killed_and_its_place_kept() {
+    let mut story = Story::serving(1);
+    story.at(10, &[Grow], "wanted 2, spawn 1 g1");
+    story.calm_until(10_010, &[0], "kill 1 boot @10010");
+    story.at(10_020, &[died(1)], "back-off 1 #1 100ms");
+}
+
+#[test]
+fn a_silent_worker_is_aborted_replaced_and_killed() {
+    let mut story = Story::serving(2);
+    story.calm_until(30_000, &[0], "abort 1 @30000, spawn 2 g1 @30000");
+    story.calm_until(32_000, &[0], "kill 1 abort @32000");
+    story.at(32_010, &[died(1), Ready(2)], "");
+}
+
+#[test]
+fn a_timeout_of_zero_is_off() {
+    let off = Policy { timeout: secs(0), graceful_timeout: secs(0), boot_timeout: secs(0), workers: 1 };
+    let mut story = Story::with(off, 4, false);
+    story.at(0, &[], "spawn 0 g1");
+    story.at(3_600_000, &[Ready(0)], "");
+    story.at(7_200_000, &[Drain], "close, drain 0 stopping");
+    story.at(9_000_000, &[], "");
+    assert_eq!(story.arbiter.next_deadline(), None);
+}
+
+#[test]
+fn nobody_is_late_for_a_time_that_the_master_slept_through() {
+    let mut story = Story::serving(2);
+    story.at(1000, &[Grow, Leaving(0)], "wanted 3, spawn 2 g1, spawn 3 g1");
+    story.at(100_000, &[], "");
+    story.at(101_000, &[Ready(2), Ready(3), Beat(1)], "");
+    // 7.5 s of the drain had passed when the master was to look next.
+    story.calm_until(128_000, &[1, 2, 3], "kill 0 drain @112500");
+}
+
+#[test]
+fn a_worker_told_to_leave_by_somebody_else_is_replaced_at_once() {
+    let mut story = Story::serving(1);
+    story.at(10, &[Leaving(0)], "spawn 1 g1");
+    story.at(20, &[left(0), Ready(1)], "");
+    story.at(30, &[Leaving(1)], "spawn 0 g1");
+    story.at(40, &[died(1)], "");
+}
+
+#[test]
+fn a_drain_that_takes_too_long_is_ended() {
+    let mut story = Story::serving(2);
+    story.at(10, &[Shrink], "wanted 1, drain 0 surplus");
+    story.calm_until(20_010, &[1], "kill 0 drain @20010");
+    story.at(20_020, &[died(0)], "");
+}
+
+#[test]
+fn those_that_retire_are_succeeded_one_at_a_time() {
+    let mut story = Story::serving(2);
+    story.at(10, &[Retiring(0), Retiring(1)], "spawn 2 g1");
+    story.at(20, &[Ready(2)], "drain 0 retiring, spawn 3 g1");
+    story.at(30, &[Ready(3)], "drain 1 retiring");
+    story.at(40, &[left(0), left(1)], "");
+}
+
+#[test]
+fn one_that_retires_and_dies_is_not_started_twice() {
+    for end in [died(0), left(0)] {
+        let mut story = Story::serving(1);
+        story.at(10, &[Retiring(0)], "spawn 1 g1");
+        story.at(20, &[end], "");
+        story.at(30, &[Ready(1)], "");
+    }
+}
+
+#[test]
+fn a_stop_drains_once_and_ends_when_all_have_left() {
+    let mut story = Story::serving(2);
+    story.at(10, &[Grow], "wanted 3, spawn 2 g1");
+    story.at(20, &[died(1)], "back-off 1 #1 100ms");
+    story.at(30, &[Drain], "close, drain 0 stopping, drain 2 stopping");
+    story.at(40, &[Drain, Reload], "");
+    story.at(50, &[left(2)], "");
+    story.calm_until(20_030, &[0], "kill 0 drain @20030");
+    story.at(20_040, &[died(0)], "finish Stopped");
+}
+
+#[test]
+fn a_halt_is_quick_and_makes_a_slow_stop_quick() {
+    let mut story = Story::serving(1);
+    story.at(10, &[Halt], "close, quit 0");
+    story.calm_until(1010, &[0], "kill 0 quit @1010");
+    story.at(1020, &[died(0)], "finish Stopped");
+
+    let mut story = Story::serving(1);
+    story.at(10, &[Drain], "close, drain 0 stopping");
+    story.at(20, &[Halt], "quit 0");
+    story.at(30, &[Halt, Drain], "");
+    story.at(40, &[left(0)], "finish Stopped");
+}
+
+#[test]
+fn a_stop_ends_a_trial_and_a_boot() {
+    let mut story = Story::serving(1);
+    story.at(10, &[Reload], "reread");
+    story.at(20, &[Reread(Some(policy(1)))], "spawn 1 g2");
+    story.at(30, &[Drain], "close, reject g2 Stopping, drain 0 stopping, drain 1 stopping");
+    story.at(40, &[left(0), died(1)], "finish Stopped");
+}
+
+#[test]
+fn workers_wait_for_the_first_try_at_the_setup_and_no_other() {
+    let mut story = Story::with(policy(1), 4, true);
+    story.at(0, &[], "setup");
+    story.at(10, &[SetUp(Setup::Away)], "retry setup 100ms, spawn 0 g1");
+    story.at(20, &[Ready(0)], "");
+    story.at(110, &[], "setup");
+    story.at(120, &[SetUp(Setup::Away)], "retry setup 200ms");
+    story.at(320, &[], "setup");
+    story.at(330, &[SetUp(Setup::Done)], "");
+
+    let mut story = Story::with(policy(1), 4, true);
+    story.at(0, &[], "setup");
+    story.at(10, &[SetUp(Setup::Done)], "spawn 0 g1");
+}
+
+#[test]
+fn a_setup_that_is_wrong_or_hangs_is_ended() {
+    let mut story = Story::with(policy(1), 4, true);
+    story.at(0, &[], "setup");
+    story.calm_until(10_000, &[], "kill setup @10000");
+    story.at(10_010, &[SetUp(Setup::Away)], "retry setup 100ms, spawn 0 g1");
+    story.at(10_110, &[], "setup");
+    story.at(10_120, &[SetUp(Setup::Wrong)], "close, quit 0");
+    story.at(10_130, &[died(0)], "finish SetupWrong");
+
+    let mut story = Story::with(policy(1), 4, true);
+    story.at(0, &[], "setup");
+    story.at(10, &[Drain], "close, kill setup");
+    story.at(20, &[SetUp(Setup::Away)], "retry setup 100ms, finish Stopped");
+}
+
+#[test]
+fn news_of_a_vacant_slot_is_no_news() {
+    let mut story = Story::serving(1);
+    story.at(10, &[Ready(3), Beat(3), Retiring(3), Leaving(3), died(3), SpawnFailed(3)], "");
+    story.at(20, &[Shrink], "at minimum");
+}

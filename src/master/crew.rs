@@ -1,0 +1,130 @@
+//! The children that live, by pid and by role; the only place that knows both. Not here: decisions.
+
+use super::arbiter::{Event, Setup, SlotId};
+use super::process::{self, Cause};
+use crate::scoreboard::{Phase, Seat};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// What a child was forked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Worker(SlotId),
+    Setup,
+}
+
+struct Member {
+    role: Role,
+    pid: Pid,
+    since: Instant,
+    seat: Option<&'static Seat>,
+    /// What the seat showed when it was last looked at.
+    phase: Phase,
+    heartbeat: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Crew {
+    members: Vec<Member>,
+}
+
+impl Crew {
+    pub(super) fn add(&mut self, role: Role, pid: Pid, seat: Option<&'static Seat>) {
+        let since = Instant::now();
+        self.members.push(Member { role, pid, since, seat, phase: Phase::Booting, heartbeat: 0 });
+    }
+
+    /// Sends a signal; to nobody, if the child has been reaped. A dead child that was not reaped yet keeps its pid.
+    pub(super) fn send(&self, role: Role, signal: Signal) {
+        if let Some(member) = self.members.iter().find(|member| member.role == role) {
+            let _ = kill(member.pid, signal);
+        }
+    }
+
+    pub(super) fn send_to_workers(&self, signal: Signal) {
+        for member in self.members.iter().filter(|member| member.role != Role::Setup) {
+            let _ = kill(member.pid, signal);
+        }
+    }
+
+    /// Adds what changed on the board since the last look.
+    pub(super) fn look_at_board(&mut self, learnt: &mut Vec<Event>) {
+        for member in &mut self.members {
+            let (Role::Worker(slot), Some(seat)) = (member.role, member.seat) else { continue };
+            let phase = seat.phase();
+            if phase != member.phase {
+                if member.phase == Phase::Booting {
+                    log::info!(
+                        "worker ready slot={slot} pid={} after={:.1?}",
+                        member.pid,
+                        member.since.elapsed()
+                    );
+                    learnt.push(Event::Ready(slot));
+                }
+                match phase {
+                    Phase::Booting | Phase::Serving => {}
+                    Phase::Retiring => learnt.push(Event::Retiring(slot)),
+                    Phase::Draining => {
+                        log::info!("worker draining slot={slot} pid={}", member.pid);
+                        learnt.push(Event::Leaving(slot));
+                    }
+                }
+                member.phase = phase;
+            }
+            let heartbeat = seat.heartbeat.load(Ordering::Relaxed);
+            if heartbeat != member.heartbeat {
+                member.heartbeat = heartbeat;
+                learnt.push(Event::Beat(slot));
+            }
+        }
+    }
+
+    /// Takes in every child that has died, and says how. Strangers that process 1 inherits are only taken in.
+    pub(super) fn reap(&mut self, learnt: &mut Vec<Event>) {
+        while let Some((pid, cause)) = process::reap() {
+            let Some(at) = self.members.iter().position(|member| member.pid == pid) else {
+                log::debug!("stranger reaped pid={pid} cause={cause}");
+                continue;
+            };
+            let member = self.members.swap_remove(at);
+            learnt.push(match member.role {
+                Role::Worker(slot) => {
+                    obituary(slot, &member, cause);
+                    Event::Exited { slot, clean: cause == Cause::Code(0) }
+                }
+                Role::Setup => Event::SetUp(outcome(cause)),
+            });
+        }
+    }
+}
+
+fn obituary(slot: SlotId, member: &Member, cause: Cause) {
+    let level = if cause == Cause::Code(0) { log::Level::Info } else { log::Level::Warn };
+    let requests = member.seat.map_or(0, |seat| seat.requests.load(Ordering::Relaxed));
+    log::log!(
+        level,
+        "worker exited slot={slot} pid={} cause={cause} age={:.1?} requests={requests}",
+        member.pid,
+        member.since.elapsed(),
+    );
+}
+
+/// The exit code of the setup helper that stands for an outcome.
+pub(super) fn exit_code(outcome: Setup) -> i32 {
+    match outcome {
+        Setup::Done => 0,
+        Setup::Away => 75, // EX_TEMPFAIL, sysexits.h
+        Setup::Wrong => 3,
+    }
+}
+
+/// A helper that was killed or crashed says nothing about the script: worth another try.
+fn outcome(cause: Cause) -> Setup {
+    match cause {
+        Cause::Code(code) if code == exit_code(Setup::Done) => Setup::Done,
+        Cause::Code(code) if code == exit_code(Setup::Wrong) => Setup::Wrong,
+        Cause::Code(_) | Cause::Signal { .. } => Setup::Away,
+    }
+}

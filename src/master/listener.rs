@@ -1,0 +1,151 @@
+//! The listening sockets: bound once by the master, shared by all workers. Not here: accepting.
+
+use crate::config::Bind;
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// A bound and listening socket, non-blocking and close-on-exec.
+pub(crate) struct Listener {
+    fd: OwnedFd,
+    at: Place,
+}
+
+enum Place {
+    Tcp(SocketAddr),
+    /// The path, and the inode that we made there.
+    Unix(PathBuf, u64),
+}
+
+impl Listener {
+    /// # Errors
+    /// What the system says; `AddrInUse` also where another server listens on the socket file, or a file that is no
+    /// socket stands there.
+    pub(crate) fn bind(bind: &Bind, backlog: u32) -> io::Result<Listener> {
+        let listener = match bind {
+            Bind::Tcp { host, port } => bind_tcp(host, *port)?,
+            Bind::Unix(path) => bind_unix(path)?,
+        };
+        // A second listen(2) only changes the length of the queue; the kernel cuts it at net.core.somaxconn.
+        let backlog = i32::try_from(backlog).ok().and_then(|length| Backlog::new(length).ok());
+        listen(&listener.fd, backlog.unwrap_or(Backlog::MAXCONN))?;
+        Ok(listener)
+    }
+
+    /// A descriptor of the same socket for a worker.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
+    }
+
+    /// For a child: its copy closes without taking the socket's file away.
+    pub(crate) fn keep_file(&mut self) {
+        if let Place::Unix(_, inode) = &mut self.at {
+            *inode = 0;
+        }
+    }
+}
+
+/// Takes the socket's file away, if it is still the one that was made here.
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Place::Unix(path, inode) = &self.at
+            && std::fs::symlink_metadata(path).is_ok_and(|file| file.ino() == *inode)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            Place::Tcp(addr) => write!(f, "{addr}"),
+            Place::Unix(path, _) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
+    let addr = (host, port).to_socket_addrs()?.next().ok_or(ErrorKind::AddrNotAvailable)?;
+    let socket = TcpListener::bind(addr)?;
+    socket.set_nonblocking(true)?;
+    // Connections inherit it, which saves each of them a system call (tcp(7)).
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    let addr = socket.local_addr()?;
+    Ok(Listener { fd: socket.into(), at: Place::Tcp(addr) })
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    remove_stale(path)?;
+    let socket = UnixListener::bind(path)?;
+    socket.set_nonblocking(true)?;
+    let inode = std::fs::symlink_metadata(path)?.ino();
+    Ok(Listener { fd: socket.into(), at: Place::Unix(path.to_owned(), inode) })
+}
+
+/// A socket file that nobody listens on is what a killed server left; anything else stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let file = match std::fs::symlink_metadata(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !file.file_type().is_socket() {
+        return Err(io::Error::new(ErrorKind::AddrInUse, "a file that is no socket stands there"));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::new(ErrorKind::AddrInUse, "another server listens there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of(result: io::Result<Listener>) -> Option<ErrorKind> {
+        result.err().map(|error| error.kind())
+    }
+
+    #[test]
+    fn a_socket_file_is_replaced_only_when_stale() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let bind = Bind::Unix(path.clone());
+        let first = Listener::bind(&bind, 8).unwrap();
+        assert_eq!(first.to_string(), format!("unix:{}", path.display()));
+        assert_eq!(
+            kind_of(Listener::bind(&bind, 8)),
+            Some(ErrorKind::AddrInUse),
+            "a live server's file stays"
+        );
+        let mut killed = first;
+        killed.keep_file();
+        drop(killed);
+        assert!(path.exists());
+        drop(Listener::bind(&bind, 8).unwrap());
+        assert!(!path.exists());
+        let replaced = Listener::bind(&bind, 8).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "notes").unwrap();
+        assert_eq!(kind_of(Listener::bind(&bind, 8)), Some(ErrorKind::AddrInUse), "a plain file stays");
+        drop(replaced);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "notes", "only what was made here is removed");
+    }
+
+    #[test]
+    fn port_zero_lets_the_kernel_choose() {
+        let bind = Bind::Tcp { host: "127.0.0.1".into(), port: 0 };
+        let listener = Listener::bind(&bind, 5000).unwrap();
+        let Place::Tcp(addr) = listener.at else { unreachable!() };
+        assert_ne!(addr.port(), 0);
+        let again = Bind::Tcp { host: "127.0.0.1".into(), port: addr.port() };
+        assert_eq!(kind_of(Listener::bind(&again, 8)), Some(ErrorKind::AddrInUse));
+    }
+}

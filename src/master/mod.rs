@@ -1,0 +1,350 @@
+//! The master's shell: it watches signals, children and the board, tells the arbiter what it saw, carries out what the
+//! arbiter orders, and waits. One thread; no HTTP, no app. Not here: decisions.
+
+mod arbiter;
+mod crew;
+mod ears;
+mod listener;
+mod pidfile;
+mod process;
+mod words;
+
+pub(crate) use arbiter::Setup;
+pub(crate) use process::unblock_signals;
+
+use crate::config::{Bind, Settings};
+use crate::logging;
+use crate::scoreboard::{Board, Seat};
+use arbiter::{Arbiter, Ending, Event, Generation, Order, Policy, SlotId};
+use crew::{Crew, Role};
+use ears::{Ears, Meaning};
+use listener::Listener;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use pidfile::Pidfile;
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How often a busy address is tried at start, and how long apart: a server that is just leaving may still hold it.
+const BIND_TRIES: u32 = 5;
+const BIND_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the master has others do. It runs `work` and `set_up` only in children.
+pub(crate) struct Roles<'a> {
+    /// Reads the settings again; the error is the whole message.
+    pub(crate) reload: &'a dyn Fn() -> Result<Settings, String>,
+    /// A worker's life; returns its exit code.
+    pub(crate) work: &'a dyn Fn(Post) -> i32,
+    /// One try at the database's setup script.
+    pub(crate) set_up: &'a dyn Fn(&Settings) -> Setup,
+}
+
+/// What a new worker finds at its place.
+pub(crate) struct Post {
+    pub(crate) slot: u32,
+    pub(crate) settings: Settings,
+    pub(crate) seat: &'static Seat,
+    pub(crate) listeners: Vec<OwnedFd>,
+    /// A byte written here makes the master look at the board; its end says that the master is gone.
+    pub(crate) bell: UnixStream,
+}
+
+/// Why the server could not do its work.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Bind { bind: Bind, error: io::Error },
+    Pidfile { path: PathBuf, error: io::Error },
+    System { doing: &'static str, error: io::Error },
+    NeverReady,
+    SetupWrong,
+}
+
+/// Binds, forks and watches until the server has stopped.
+///
+/// # Errors
+/// When it could not start, or never served.
+pub(crate) fn run(settings: Settings, roles: &Roles<'_>) -> Result<(), Failure> {
+    process::set_comm(&settings.proc_name, "master");
+    logging::sign_as("master");
+    let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
+    let Some(listeners) = bind_all(&settings, &mut ears)? else { return Ok(()) };
+    let pidfile = settings
+        .pidfile
+        .as_deref()
+        .map(Pidfile::write)
+        .transpose()
+        .map_err(|error| Failure::Pidfile { path: settings.pidfile.clone().unwrap_or_default(), error });
+    // The sockets' files go whichever way this ends; the sockets themselves close with the process.
+    let ended = pidfile.and_then(|_pidfile| Master::new(settings, listeners, ears, roles)?.run());
+    log::info!("stopped");
+    ended
+}
+
+struct Master<'a> {
+    roles: &'a Roles<'a>,
+    ears: Ears,
+    listeners: Vec<Listener>,
+    board: Board,
+    arbiter: Arbiter,
+    crew: Crew,
+    /// The settings that serve, and those on trial.
+    current: (Generation, Settings),
+    trial: Option<Settings>,
+    /// What was learnt since the arbiter was last told.
+    learnt: Vec<Event>,
+}
+
+impl<'a> Master<'a> {
+    fn new(
+        settings: Settings,
+        listeners: Vec<Listener>,
+        ears: Ears,
+        roles: &'a Roles<'a>,
+    ) -> Result<Master<'a>, Failure> {
+        // A new generation boots while the old one drains, so the board has two seats for each worker.
+        let seats = 2 * settings.max_workers;
+        let board =
+            Board::new(seats).map_err(|error| Failure::System { doing: "map the scoreboard", error })?;
+        let has_setup = settings.database.setup.is_some();
+        let arbiter = Arbiter::new(policy(&settings), settings.max_workers, seats, has_setup, Instant::now());
+        let crew = Crew::default();
+        Ok(Master {
+            roles,
+            ears,
+            listeners,
+            board,
+            arbiter,
+            crew,
+            current: (arbiter::FIRST_GENERATION, settings),
+            trial: None,
+            learnt: Vec::new(),
+        })
+    }
+
+    fn run(&mut self) -> Result<(), Failure> {
+        log::info!("master started pid={} workers={}", std::process::id(), self.current.1.workers);
+        loop {
+            self.watch();
+            let now = Instant::now();
+            for event in mem::take(&mut self.learnt) {
+                self.arbiter.observe(event, now);
+            }
+            for order in self.arbiter.decide(now) {
+                if let Order::Finish(ending) = order {
+                    return finish(ending);
+                }
+                self.carry_out(order);
+            }
+            if self.learnt.is_empty() {
+                self.ears.wait(self.arbiter.next_deadline());
+            }
+        }
+    }
+
+    /// Signals, what the workers show on the board, and dead children.
+    fn watch(&mut self) {
+        for signal in self.ears.signals() {
+            match signal {
+                Meaning::Wish(event, name) => {
+                    log::info!("signal received signal={name}");
+                    self.learnt.push(event);
+                }
+                Meaning::ReopenLogs => {
+                    logging::reopen();
+                    log::info!("logs reopened");
+                    self.crew.send_to_workers(Signal::SIGUSR1);
+                }
+                Meaning::Reap => {}
+                Meaning::Unused(name) => log::info!("signal ignored signal={name}"),
+            }
+        }
+        // The board before the dead: a worker that was ready and died at once was ready.
+        self.crew.look_at_board(&mut self.learnt);
+        self.crew.reap(&mut self.learnt);
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Spawn { slot, generation } => self.spawn(slot, generation),
+            Order::StartSetup => self.start_setup(),
+            Order::KillSetup => self.crew.send(Role::Setup, Signal::SIGKILL),
+            Order::Drain { slot, why } => {
+                log::info!("worker told to drain slot={slot} why={why}");
+                self.crew.send(Role::Worker(slot), Signal::SIGTERM);
+            }
+            Order::Quit(slot) => self.crew.send(Role::Worker(slot), Signal::SIGQUIT),
+            Order::Abort { slot, silent } => {
+                log::error!("worker timed out slot={slot} silent={silent:.1?} sent=SIGABRT");
+                self.crew.send(Role::Worker(slot), Signal::SIGABRT);
+            }
+            Order::Kill { slot, why } => {
+                log::warn!("worker killed slot={slot} overdue={why} sent=SIGKILL");
+                self.crew.send(Role::Worker(slot), Signal::SIGKILL);
+            }
+            Order::Reread => self.reread(),
+            Order::Adopt(generation) => self.adopt(generation),
+            Order::Reject(generation, rejection) => {
+                self.trial = None;
+                log::error!("reload refused generation={generation} reason={rejection}");
+            }
+            Order::CloseListeners => {
+                log::info!("stopping");
+                self.listeners.clear();
+            }
+            Order::Say(notice) => words::say(notice),
+            Order::Finish(_) => unreachable!("the loop returns on it"),
+        }
+    }
+
+    fn spawn(&mut self, slot: SlotId, generation: Generation) {
+        let (current, serving) = &self.current;
+        let settings = self.trial.as_ref().filter(|_| generation > *current).unwrap_or(serving).clone();
+        let seat = self.board.seat(slot);
+        seat.clear();
+        match self.fork_worker(slot, settings, seat) {
+            Ok(pid) => {
+                log::info!("worker spawned slot={slot} pid={pid} generation={generation}");
+                self.crew.add(Role::Worker(slot), pid, Some(seat));
+            }
+            Err(error) => {
+                log::error!("worker could not be forked slot={slot} error=\"{error}\"");
+                self.learnt.push(Event::SpawnFailed(slot));
+            }
+        }
+    }
+
+    fn fork_worker(&mut self, slot: SlotId, settings: Settings, seat: &'static Seat) -> io::Result<Pid> {
+        let listeners = self.listeners.iter().map(Listener::share).collect::<io::Result<_>>()?;
+        let post = Post { slot, settings, seat, listeners, bell: self.ears.workers_bell()? };
+        let name = format!("w{slot}");
+        self.fork(&name, |roles| (roles.work)(post))
+    }
+
+    /// The database's script, in a process of its own: the master never waits for a server.
+    fn start_setup(&mut self) {
+        let settings = self.current.1.clone();
+        match self.fork("help", |roles| crew::exit_code((roles.set_up)(&settings))) {
+            Ok(pid) => self.crew.add(Role::Setup, pid, None),
+            Err(error) => {
+                log::error!("setup helper could not be forked error=\"{error}\"");
+                self.learnt.push(Event::SetUp(Setup::Away));
+            }
+        }
+    }
+
+    /// The one way to a child; it starts without what is the master's alone.
+    fn fork(&mut self, role: &str, work: impl FnOnce(&Roles<'a>) -> i32) -> io::Result<Pid> {
+        process::fork(|| {
+            self.ears.close();
+            self.listeners.iter_mut().for_each(Listener::keep_file);
+            self.listeners.clear();
+            process::set_comm(&self.current.1.proc_name, role);
+            logging::sign_as(role);
+            work(self.roles)
+        })
+    }
+
+    /// Puts the settings, read again, to trial, or refuses them.
+    fn reread(&mut self) {
+        let read = (self.roles.reload)().and_then(|settings| {
+            logging::open(&settings.errorlog, settings.loglevel)
+                .map_err(|error| format!("errorlog could not be opened: {error}"))?;
+            Ok(settings)
+        });
+        let policy = match read {
+            Ok(settings) => {
+                let fixed = fixed_until_restart(&self.current.1, &settings);
+                if !fixed.is_empty() {
+                    log::warn!("settings changed that need a restart settings={}", fixed.join(","));
+                }
+                let policy = policy(&settings);
+                self.trial = Some(settings);
+                Some(policy)
+            }
+            Err(message) => {
+                log::error!("reload refused reason=\"{message}\"");
+                None
+            }
+        };
+        self.learnt.push(Event::Reread(policy));
+    }
+
+    fn adopt(&mut self, generation: Generation) {
+        if let Some(settings) = self.trial.take() {
+            self.current = (generation, settings);
+            log::info!("reload adopted generation={generation}");
+        }
+    }
+}
+
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        workers: settings.workers,
+        timeout: settings.timeout,
+        graceful_timeout: settings.graceful_timeout,
+        boot_timeout: settings.boot_timeout,
+    }
+}
+
+/// What a reload cannot change, because it was put to use once, at start.
+fn fixed_until_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    [
+        ("bind", old.bind != new.bind),
+        ("backlog", old.backlog != new.backlog),
+        ("max_workers", old.max_workers != new.max_workers),
+        ("pidfile", old.pidfile != new.pidfile),
+        ("database.setup", old.database.setup != new.database.setup),
+    ]
+    .into_iter()
+    .filter_map(|(key, changed)| changed.then_some(key))
+    .collect()
+}
+
+/// Binds every address; `None` where a signal asked to stop meanwhile.
+fn bind_all(settings: &Settings, ears: &mut Ears) -> Result<Option<Vec<Listener>>, Failure> {
+    let mut listeners = Vec::new();
+    for bind in &settings.bind {
+        let mut tries = 1;
+        let listener = loop {
+            match Listener::bind(bind, settings.backlog) {
+                Ok(listener) => break listener,
+                Err(error) if error.kind() == ErrorKind::AddrInUse && tries < BIND_TRIES => {
+                    log::warn!("address in use bind={bind} try={tries} of={BIND_TRIES}");
+                    tries += 1;
+                    if pause(ears) {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(Failure::Bind { bind: bind.clone(), error }),
+            }
+        };
+        log::info!("listening on={listener}");
+        listeners.push(listener);
+    }
+    Ok(Some(listeners))
+}
+
+/// Waits a moment; true when a signal asked to stop.
+fn pause(ears: &mut Ears) -> bool {
+    let deadline = Instant::now() + BIND_PAUSE;
+    while Instant::now() < deadline {
+        ears.wait(Some(deadline));
+        if ears.signals().iter().any(|signal| matches!(signal, Meaning::Wish(Event::Drain | Event::Halt, _)))
+        {
+            return true;
+        }
+    }
+    false
+}
+
+fn finish(ending: Ending) -> Result<(), Failure> {
+    match ending {
+        Ending::Stopped => Ok(()),
+        Ending::NeverReady => Err(Failure::NeverReady),
+        Ending::SetupWrong => Err(Failure::SetupWrong),
+    }
+}

@@ -1,0 +1,149 @@
+//! Forking, naming and reaping processes. Every fork of the server goes through `fork`. Not here: why.
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::unistd::{ForkResult, Pid, getpid, getppid};
+use std::ffi::CString;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The longest command name that the kernel keeps (prctl(2), PR_SET_NAME).
+const COMM_BYTES: usize = 15;
+
+/// The exit code of a child whose work panicked.
+const PANICKED: i32 = 101;
+
+/// Forks a child that does `work` and exits with what it returns. All signals are blocked in the child until it has
+/// put up its own handlers and calls [`unblock_signals`]; it is killed when this process dies.
+///
+/// # Errors
+/// When the kernel has no process or memory to give.
+pub(crate) fn fork(work: impl FnOnce() -> i32) -> io::Result<Pid> {
+    let master = getpid();
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    // SAFETY: the master runs one thread, so the child finds every lock free and may run any code.
+    let forked = unsafe { nix::unistd::fork() };
+    if let Ok(ForkResult::Child) = forked {
+        let code = match die_with(master) {
+            Ok(()) => catch_unwind(AssertUnwindSafe(work)).unwrap_or(PANICKED),
+            Err(_) => 0,
+        };
+        exit_now(code);
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    match forked? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => unreachable!("the child has exited above"),
+    }
+}
+
+/// Ends this process without running what the master left to be dropped or flushed.
+fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) takes any number and never returns.
+    unsafe { libc::_exit(code) }
+}
+
+/// Has the kernel kill this process when its parent dies, however that comes about (PR_SET_PDEATHSIG, prctl(2)).
+fn die_with(master: Pid) -> nix::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // The parent may have died before the line above took effect.
+    if getppid() == master { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
+/// Lets signals through again, once the handlers stand.
+pub(crate) fn unblock_signals() {
+    SigSet::all().thread_unblock().expect("the full set is valid");
+}
+
+/// Names this process for `ps -o comm` and `pgrep`: `name` is cut so that the role always fits.
+pub(crate) fn set_comm(name: &str, role: &str) {
+    let name = CString::new(comm(name, role)).expect("NUL bytes were taken out");
+    prctl::set_name(&name).expect("a short name is always taken");
+}
+
+fn comm(name: &str, role: &str) -> String {
+    let room = COMM_BYTES.saturating_sub(role.len() + 1);
+    let mut end = name.len().min(room);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}-{role}", &name[..end]).replace('\0', "")
+}
+
+/// How a child ended, in words for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Code(i32),
+    Signal { number: i32, core: bool },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Cause::Code(PANICKED) => write!(f, "\"exit code {PANICKED} (panicked)\""),
+            Cause::Code(code) => write!(f, "\"exit code {code}\""),
+            Cause::Signal { number, core } => {
+                let suffix = if core { ", core written" } else { "" };
+                match Signal::try_from(number) {
+                    Ok(signal) => write!(f, "\"killed by {signal}{suffix}\""),
+                    Err(_) => write!(f, "\"killed by signal {number}{suffix}\""),
+                }
+            }
+        }
+    }
+}
+
+/// Takes the next dead child off the kernel's hands, if there is one: ours, or, for process 1, anybody's.
+pub(crate) fn reap() -> Option<(Pid, Cause)> {
+    let mut status = 0;
+    // SAFETY: waitpid(2) writes one int. nix's wrapper loses the pid where a real-time signal killed the child.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    if pid <= 0 {
+        return None;
+    }
+    let cause = if libc::WIFEXITED(status) {
+        Cause::Code(libc::WEXITSTATUS(status))
+    } else {
+        Cause::Signal { number: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) }
+    };
+    Some((Pid::from_raw(pid), cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_always_fits_the_command_name() {
+        for (name, role, wanted) in [
+            ("ferricorn", "master", "ferricor-master"),
+            ("ferricorn", "w0", "ferricorn-w0"),
+            ("ferricorn", "w511", "ferricorn-w511"),
+            ("a-very-long-name", "w511", "a-very-lon-w511"),
+            ("shop", "help", "shop-help"),
+            ("naïveté-naïveté", "master", "naïvet-master"),
+            ("ééééé", "master", "éééé-master"),
+            ("", "w1", "-w1"),
+        ] {
+            assert_eq!(comm(name, role), wanted);
+            assert!(comm(name, role).len() <= COMM_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_cause_is_named() {
+        for (cause, wanted) in [
+            (Cause::Code(3), "\"exit code 3\""),
+            (Cause::Code(101), "\"exit code 101 (panicked)\""),
+            (Cause::Signal { number: libc::SIGSEGV, core: false }, "\"killed by SIGSEGV\""),
+            (Cause::Signal { number: libc::SIGABRT, core: true }, "\"killed by SIGABRT, core written\""),
+            (Cause::Signal { number: 40, core: false }, "\"killed by signal 40\""),
+        ] {
+            assert_eq!(cause.to_string(), wanted);
+        }
+    }
+}

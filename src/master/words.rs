@@ -1,0 +1,70 @@
+//! The arbiter's notices and the master's failures in words. Not here: anything that happens.
+
+use super::Failure;
+use super::arbiter::{Notice, Overdue, Rejection, Why};
+use std::fmt;
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::Stopping => "stopping",
+            Why::Surplus => "surplus",
+            Why::Outdated => "outdated",
+            Why::Retiring => "retiring",
+        })
+    }
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Overdue::Boot => "boot_timeout",
+            Overdue::Drain => "graceful_timeout",
+            Overdue::Abort => "abort",
+            Overdue::Quit => "quit",
+        })
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rejection::Died => "\"its first worker died before it was ready\"",
+            Rejection::NotReadyInTime => "\"its first worker was not ready within boot_timeout\"",
+            Rejection::Stopping => "stopping",
+            Rejection::SpawnFailed => "\"its first worker could not be forked\"",
+        })
+    }
+}
+
+/// Logs what goes with no order of its own.
+pub(super) fn say(notice: Notice) {
+    match notice {
+        Notice::BackOff { slot, deaths, delay } => {
+            log::warn!("worker backed off slot={slot} deaths={deaths} next_start={delay:.1?}");
+        }
+        Notice::AtMaximum { workers } => {
+            log::warn!("workers at maximum workers={workers} setting=max_workers")
+        }
+        Notice::AtMinimum => log::warn!("workers at minimum workers=1"),
+        Notice::Resized { workers } => log::info!("workers wanted workers={workers}"),
+        Notice::ReloadDone(generation) => log::info!("reload done generation={generation}"),
+        Notice::SetupRetry { delay } => log::warn!("database setup put off next_try={delay:.1?}"),
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Bind { bind, error } => write!(f, "could not listen on {bind}: {error}"),
+            Failure::Pidfile { path, error } => {
+                write!(f, "could not write the pidfile {}: {error}", path.display())
+            }
+            Failure::System { doing, error } => write!(f, "could not {doing}: {error}"),
+            Failure::NeverReady => f.write_str(
+                "no worker ever became ready; the lines above say how each ended, and the app's own say why",
+            ),
+            Failure::SetupWrong => f.write_str("the database setup script failed; the line above says where"),
+        }
+    }
+}

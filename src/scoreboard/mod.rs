@@ -1,0 +1,118 @@
+//! The memory that the master and its workers share: a seat for each slot. A worker writes only its own; the master
+//! reads all of them, and trusts none: nothing here is an index, a length or a pid that it would act on.
+//! Not here: what anybody concludes from it.
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// One worker's place on the board; on cache lines of its own, so that workers do not slow each other.
+#[derive(Default)]
+#[repr(C, align(128))]
+pub(crate) struct Seat {
+    phase: AtomicU32,
+    /// Connections open now.
+    pub(crate) connections: AtomicU32,
+    /// Moves at least four times within `timeout` while the event loop turns.
+    pub(crate) heartbeat: AtomicU64,
+    /// Requests answered.
+    pub(crate) requests: AtomicU64,
+    pub(crate) cache_hits: AtomicU64,
+    pub(crate) cache_misses: AtomicU64,
+}
+
+/// What a worker says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Phase {
+    Booting = 0,
+    Serving = 1,
+    /// Serves, and asks for a successor.
+    Retiring = 2,
+    Draining = 3,
+}
+
+impl Seat {
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            1 => Phase::Serving,
+            2 => Phase::Retiring,
+            3 => Phase::Draining,
+            0 | 4.. => Phase::Booting,
+        }
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u32, Ordering::Release);
+    }
+
+    /// Makes the seat ready for its next worker.
+    pub(crate) fn clear(&self) {
+        self.set_phase(Phase::Booting);
+        self.connections.store(0, Ordering::Relaxed);
+        for counter in [&self.heartbeat, &self.requests, &self.cache_hits, &self.cache_misses] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// All seats. Made by the master before its first fork; lives as long as the process.
+#[derive(Clone, Copy)]
+pub(crate) struct Board {
+    seats: &'static [Seat],
+}
+
+impl Board {
+    /// # Errors
+    /// When the kernel has no memory to map.
+    pub(crate) fn new(seats: u32) -> io::Result<Board> {
+        let count = seats.max(1) as usize;
+        let length = NonZeroUsize::new(count * size_of::<Seat>()).expect("a seat has a size");
+        // SAFETY: a fresh anonymous mapping touches no memory that is in use.
+        let start = unsafe {
+            mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)?
+        };
+        // SAFETY: the mapping is page-aligned, `count` seats long, zeroed (a valid seat: atomics only), shared by fork
+        // and never unmapped; all access goes through atomics.
+        let seats = unsafe { std::slice::from_raw_parts(start.as_ptr().cast::<Seat>(), count) };
+        Ok(Board { seats })
+    }
+
+    /// # Panics
+    /// When there is no such slot.
+    pub(crate) fn seat(&self, slot: u32) -> &'static Seat {
+        &self.seats[slot as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_phase_is_nobody_ready() {
+        let seat = Seat::default();
+        for (raw, phase) in
+            [(0, Phase::Booting), (1, Phase::Serving), (2, Phase::Retiring), (3, Phase::Draining)]
+        {
+            seat.phase.store(raw, Ordering::Relaxed);
+            assert_eq!(seat.phase(), phase);
+            seat.set_phase(phase);
+            assert_eq!(seat.phase.load(Ordering::Relaxed), raw);
+        }
+        seat.phase.store(77, Ordering::Relaxed);
+        assert_eq!(seat.phase(), Phase::Booting);
+    }
+
+    #[test]
+    fn a_seat_is_cleared_for_the_next() {
+        let board = Board::new(3).unwrap();
+        let seat = board.seat(2);
+        seat.set_phase(Phase::Draining);
+        seat.requests.store(9, Ordering::Relaxed);
+        seat.clear();
+        assert_eq!(seat.phase(), Phase::Booting);
+        assert_eq!(seat.requests.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,186 @@
+//! The one place where the parts meet: settings in, master and workers out. Not here: what any of them does.
+
+use crate::app::database::setup::{Outcome, set_up};
+use crate::app::{self, Body, Worker};
+use crate::config::{AppKind, Mode, Settings, Source, Stop};
+use crate::master::{self, Failure, Roles, Setup};
+use crate::worker::{self, BoxError};
+use crate::{config, logging};
+use bytes::Bytes;
+use http::{Request, Response};
+use nix::sys::resource::{Resource, getrlimit};
+use std::process::ExitCode;
+use tower::Service;
+
+/// Exit codes: 0 stopped as asked, 1 a run-time failure, 2 settings, 3 never became ready.
+const FAILED: u8 = 1;
+const SETTINGS: u8 = 2;
+const NEVER_READY: u8 = 3;
+
+/// What a worker opens besides its clients' connections: listeners, logs, pipes, and a handful for the app. Its database
+/// connections and their handler threads come on top.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Runs `app` under the whole server: a master that reads its options from defaults, file, environment and command line,
+/// forks workers, and calls `app` in each of them. It returns when the server has stopped; `main` returns its code.
+///
+/// Call it from a plain `fn main`, before anything starts a thread or a runtime: a process can be forked safely only
+/// while it has one thread. Otherwise it does nothing and returns 1, saying so.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+///
+/// fn main() -> std::process::ExitCode {
+///     ferricorn::run(|_worker| Router::new().route("/", get(|| async { "hello\n" })))
+/// }
+/// ```
+///
+/// # Exit codes
+/// 0 stopped as asked; 1 a run-time failure, such as an address in use; 2 settings; 3 no worker ever became ready.
+pub fn run<F, S, B>(app: F) -> ExitCode
+where
+    F: Fn(Worker) -> S,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    serve(AppKind::Own, app)
+}
+
+/// Runs the stock app: what the `[[route]]` tables of the config file declare, or a welcome page.
+pub fn run_stock() -> ExitCode {
+    serve(AppKind::Stock, |worker| app::routes::build(&worker))
+}
+
+fn serve<F, S, B>(kind: AppKind, app: F) -> ExitCode
+where
+    F: Fn(Worker) -> S,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    if let Some(reason) = cannot_fork() {
+        eprintln!("ferricorn: {reason}");
+        return ExitCode::from(FAILED);
+    }
+    let (source, mode) = match Source::from_env(kind) {
+        Ok(started) => started,
+        Err(Stop::Help(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Stop::Error(error)) => return refuse(&error.to_string()),
+    };
+    let settings = match read(&source) {
+        Ok(settings) => settings,
+        Err(message) => return refuse(&message),
+    };
+    match mode {
+        Mode::CheckConfig => println!("the settings are valid"),
+        Mode::PrintConfig => print!("{}", settings.print()),
+        Mode::Serve => return start(&source, settings, &app),
+    }
+    ExitCode::SUCCESS
+}
+
+fn start<F, S, B>(source: &Source, mut settings: Settings, app: &F) -> ExitCode
+where
+    F: Fn(Worker) -> S,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    if let Err(error) = logging::open(&settings.errorlog, settings.loglevel) {
+        return refuse(&format!("errorlog: {error}"));
+    }
+    fit(&mut settings);
+    let roles = Roles {
+        reload: &|| {
+            let mut settings = read(source)?;
+            fit(&mut settings);
+            Ok(settings)
+        },
+        work: &|post| {
+            let master::Post { slot, settings, seat, listeners, bell } = post;
+            let post = worker::Post { slot, settings, seat, listeners, bell };
+            worker::work(post, app, master::unblock_signals)
+        },
+        set_up: &|settings| match set_up(settings) {
+            Outcome::Done => {
+                log::info!("database setup done");
+                Setup::Done
+            }
+            Outcome::Away(reason) => {
+                log::warn!("database setup could not reach the database reason=\"{reason}\"");
+                Setup::Away
+            }
+            Outcome::Wrong(reason) => {
+                log::error!("database setup failed reason=\"{reason}\"");
+                Setup::Wrong
+            }
+        },
+    };
+    match master::run(settings, &roles) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            log::error!("{failure}");
+            ExitCode::from(match failure {
+                Failure::Bind { .. } | Failure::Pidfile { .. } | Failure::System { .. } => FAILED,
+                Failure::NeverReady | Failure::SetupWrong => NEVER_READY,
+            })
+        }
+    }
+}
+
+/// Reads the settings and checks what only the app can judge.
+fn read(source: &Source) -> Result<Settings, String> {
+    let settings = source.read().map_err(|error: config::Error| error.to_string())?;
+    app::database::check(&settings)?;
+    app::routes::check(&settings)?;
+    Ok(settings)
+}
+
+/// Warns of what the settings say, and lowers what this process may not have.
+fn fit(settings: &mut Settings) {
+    for warning in settings.warnings() {
+        log::warn!("{warning}");
+    }
+    let needed = SPARE_DESCRIPTORS + 2 * settings.database.pool_size as u64;
+    if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let room = usize::try_from(limit.saturating_sub(needed)).unwrap_or(usize::MAX).max(1);
+        if room < settings.worker_connections {
+            log::warn!(
+                "worker_connections lowered from={} to={room} cause=\"RLIMIT_NOFILE is {limit}\" remedy=\"raise ulimit -n\"",
+                settings.worker_connections
+            );
+            settings.worker_connections = room;
+        }
+    }
+}
+
+fn refuse(message: &str) -> ExitCode {
+    eprintln!("ferricorn: {message}");
+    ExitCode::from(SETTINGS)
+}
+
+/// Why this process may not be forked, if so.
+fn cannot_fork() -> Option<&'static str> {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return Some(
+            "ferricorn::run was called inside a tokio runtime, which cannot be forked: \
+             replace `#[tokio::main] async fn main()` by `fn main() -> std::process::ExitCode`, \
+             and move what you await into the app; each worker has a runtime of its own",
+        );
+    }
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    (threads > 1).then_some(
+        "ferricorn::run was called while other threads run, which are lost in a fork: \
+         call it first in `fn main() -> std::process::ExitCode`, and start threads inside the app",
+    )
+}

@@ -1,0 +1,173 @@
+//! The access log: a line a request, in the combined format, gathered and written in bulk. Not here: the error log.
+
+use crate::app::Peer;
+use crate::config::LogTarget;
+use crate::logging::Sink;
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, Version, header};
+use std::fmt::Write;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+/// How much is gathered before it is written; the sweep writes what is less.
+const GATHERED: usize = 32 * 1024;
+
+/// The Common Log Format's time, in UTC.
+const STAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
+
+pub(super) struct AccessLog {
+    state: Mutex<State>,
+}
+
+struct State {
+    sink: Sink,
+    gathered: String,
+    /// The last second that was formatted, and how.
+    second: (i64, String),
+}
+
+/// What a line says of a request.
+pub(super) struct Line {
+    peer: Peer,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    referer: String,
+    agent: String,
+    pub(super) status: StatusCode,
+}
+
+impl Line {
+    pub(super) fn new<B>(request: &Request<B>, peer: Peer) -> Line {
+        Line {
+            peer,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            referer: field(request.headers(), header::REFERER),
+            agent: field(request.headers(), header::USER_AGENT),
+            // What stands when the client left before there was an answer (nginx's convention).
+            status: StatusCode::from_u16(499).expect("a three-digit number"),
+        }
+    }
+}
+
+impl AccessLog {
+    /// `None` where the log is off.
+    pub(super) fn open(target: &LogTarget) -> io::Result<Option<AccessLog>> {
+        let sink = Sink::open(target, io::stdout().as_fd())?;
+        Ok(sink.map(|sink| {
+            let state = State { sink, gathered: String::new(), second: (0, String::new()) };
+            AccessLog { state: Mutex::new(state) }
+        }))
+    }
+
+    pub(super) fn write(&self, line: &Line, bytes: u64) {
+        let mut state = self.lock();
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
+        if state.second.0 != now {
+            state.second = (now, stamp(now));
+        }
+        let State { gathered, second, .. } = &mut *state;
+        format_line(gathered, line, &second.1, bytes);
+        if gathered.len() >= GATHERED {
+            state.flush();
+        }
+    }
+
+    pub(super) fn flush(&self) {
+        self.lock().flush();
+    }
+
+    pub(super) fn reopen(&self) {
+        let mut state = self.lock();
+        state.flush();
+        if let Err(error) = state.sink.reopen() {
+            log::error!("access log could not be reopened error=\"{error}\"");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn flush(&mut self) {
+        self.sink.write_lines(self.gathered.as_bytes());
+        self.gathered.clear();
+        let lost = self.sink.take_lost_lines();
+        if lost > 0 {
+            log::warn!("access log lines were dropped count={lost}");
+        }
+    }
+}
+
+/// `h l u t "r" s b "f" "a"`, in Gunicorn's letters.
+fn format_line(out: &mut String, line: &Line, stamp: &str, bytes: u64) {
+    match line.peer {
+        Peer::Tcp(addr) => drop(write!(out, "{}", addr.ip())),
+        Peer::Unix => out.push('-'),
+    }
+    let target = line.uri.path_and_query().map_or("*", |target| target.as_str());
+    let _ = write!(out, " - - [{stamp}] \"{} ", line.method);
+    push_escaped(out, target);
+    let _ = write!(out, " {:?}\" {} {bytes} \"", line.version, line.status.as_u16());
+    push_escaped(out, &line.referer);
+    out.push_str("\" \"");
+    push_escaped(out, &line.agent);
+    out.push_str("\"\n");
+}
+
+/// A value stays within its quotes and its line, whatever a client sent.
+fn push_escaped(out: &mut String, value: &str) {
+    if value.is_empty() {
+        out.push('-');
+    }
+    for character in value.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            control if control.is_control() => drop(write!(out, "\\x{:02x}", u32::from(control))),
+            plain => out.push(plain),
+        }
+    }
+}
+
+fn field(headers: &HeaderMap, name: HeaderName) -> String {
+    headers.get(name).map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+fn stamp(second: i64) -> String {
+    OffsetDateTime::from_unix_timestamp(second)
+        .ok()
+        .and_then(|time| time.format(STAMP).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_combined_and_one_line() {
+        let request = Request::get("/a?b=%22c")
+            .header("user-agent", http::HeaderValue::from_bytes(b"x\"y\\\xff\t").unwrap())
+            .body(())
+            .unwrap();
+        let mut line = Line::new(&request, Peer::Tcp("127.0.0.1:9".parse().unwrap()));
+        line.status = StatusCode::OK;
+        let mut out = String::new();
+        format_line(&mut out, &line, &stamp(1_800_000_000), 12);
+        assert_eq!(
+            out,
+            "127.0.0.1 - - [15/Jan/2027:08:00:00 +0000] \"GET /a?b=%22c HTTP/1.1\" 200 12 \"-\" \
+             \"x\\\"y\\\\\u{fffd}\\x09\"\n"
+        );
+    }
+}

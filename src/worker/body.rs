@@ -1,0 +1,170 @@
+//! Bodies on their way: a request's, held to its limit; an answer's, followed to its end, which is where a request is
+//! over, counted and logged. Not here: timeouts.
+
+use super::access_log::Line;
+use super::connection::{Stage, Watched};
+use super::{BoxError, Floor};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+/// A request's body: at most `limit_request_body` bytes.
+pub(super) struct RequestBody {
+    incoming: Incoming,
+    left: u64,
+    floor: Arc<Floor>,
+    watched: Arc<Watched>,
+}
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming, floor: &Arc<Floor>, watched: &Arc<Watched>) -> RequestBody {
+        watched.too_large.store(false, Ordering::Relaxed);
+        let left = floor.settings.limit_request_body;
+        RequestBody { incoming, left, floor: floor.clone(), watched: watched.clone() }
+    }
+
+    fn read_to_its_end(&self) {
+        self.watched.body_left.store(false, Ordering::Relaxed);
+        if self.watched.stage() == Stage::Body {
+            self.watched.enter(Stage::Answer, self.floor.coarse_now.load(Ordering::Relaxed));
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            Some(frame) => frame?,
+            None => {
+                self.read_to_its_end();
+                return Poll::Ready(None);
+            }
+        };
+        if let Some(data) = frame.data_ref() {
+            let bytes = data.len() as u64;
+            self.watched.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+            let Some(left) = self.left.checked_sub(bytes) else {
+                self.watched.too_large.store(true, Ordering::Relaxed);
+                return Poll::Ready(Some(Err("the body is larger than limit_request_body".into())));
+            };
+            self.left = left;
+        }
+        if self.incoming.is_end_stream() {
+            self.read_to_its_end();
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A request under way. When it is dropped, the request is over.
+pub(super) struct Ticket {
+    floor: Arc<Floor>,
+    watched: Arc<Watched>,
+    line: Option<Box<Line>>,
+    bytes: u64,
+}
+
+impl Ticket {
+    pub(super) fn new<B>(floor: &Arc<Floor>, watched: &Arc<Watched>, request: &Request<B>) -> Ticket {
+        let line = floor.access_log.as_ref().map(|_| Box::new(Line::new(request, watched.peer)));
+        Ticket { floor: floor.clone(), watched: watched.clone(), line, bytes: 0 }
+    }
+
+    pub(super) fn with(mut self, status: StatusCode) -> Ticket {
+        if let Some(line) = &mut self.line {
+            line.status = status;
+        }
+        self
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let floor = &self.floor;
+        self.watched.answered(floor.coarse_now.load(Ordering::Relaxed));
+        floor.seat.requests.fetch_add(1, Ordering::Relaxed);
+        let served = floor.served.fetch_add(1, Ordering::Relaxed) + 1;
+        if served == floor.max_requests {
+            floor.retire("max_requests");
+        }
+        if let (Some(access_log), Some(line)) = (&floor.access_log, self.line.take()) {
+            access_log.write(&line, self.bytes);
+        }
+    }
+}
+
+pin_project! {
+    /// An answer's body: the app's, or the server's own words.
+    pub(super) struct AnswerBody<B> {
+        #[pin]
+        app: Option<B>,
+        text: &'static str,
+        ticket: Ticket,
+    }
+}
+
+impl<B> AnswerBody<B> {
+    pub(super) fn app(body: B, ticket: Ticket) -> AnswerBody<B> {
+        AnswerBody { app: Some(body), text: "", ticket }
+    }
+
+    pub(super) fn text(text: &'static str, ticket: Ticket) -> AnswerBody<B> {
+        AnswerBody { app: None, text, ticket }
+    }
+}
+
+impl<B> Body for AnswerBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let frame = match this.app.as_pin_mut() {
+            Some(body) => ready!(body.poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
+            None => {
+                let text = std::mem::take(this.text);
+                (!text.is_empty()).then(|| Ok(Frame::data(Bytes::from_static(text.as_bytes()))))
+            }
+        };
+        match &frame {
+            Some(Ok(frame)) => this.ticket.bytes += frame.data_ref().map_or(0, Bytes::len) as u64,
+            Some(Err(error)) => log::error!("answer cut short error=\"{error}\""),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.app.as_ref().map_or(self.text.is_empty(), Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.app.as_ref().map_or_else(|| SizeHint::with_exact(self.text.len() as u64), Body::size_hint)
+    }
+}

@@ -1,0 +1,355 @@
+//! One connection: hyper's HTTP/1 on a stream, watched from below for what hyper has no timers for.
+//! Not here: when it is too late (the sweep), what is allowed (the gate).
+
+use super::body::{AnswerBody, RequestBody, Ticket};
+use super::gate::{self, Refusal};
+use super::stream::{Shared, Stream};
+use super::{App, BoxError, Floor};
+use crate::app::{Body, Peer};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use slab::Slab;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tower::ServiceExt;
+
+/// How much of an unwanted request is read and thrown away after the answer, and for how long: closing with bytes
+/// unread resets the connection, and the client may lose the answer (RFC 9112, 9.6).
+const DISCARD_BYTES: usize = 8 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// The most that hyper buffers of a request's head: room for the largest single field and then some.
+const HEAD_BUFFER_MIN: usize = 64 * 1024;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Stage {
+    /// Open, and nothing ever came.
+    New = 0,
+    /// Between requests.
+    Idle = 1,
+    /// Part of a head has come.
+    Head = 2,
+    /// The head is complete, the body is still coming.
+    Body = 3,
+    /// The app has all it was sent, or has begun to answer.
+    Answer = 4,
+}
+
+/// What the sweep has to know of a connection.
+pub(super) struct Watched {
+    pub(super) stream: Shared,
+    pub(super) peer: Peer,
+    stage: AtomicU8,
+    /// When the stage began, on the floor's coarse clock.
+    since: AtomicU64,
+    /// Bytes of the body so far.
+    pub(super) body_bytes: AtomicU64,
+    /// The body grew beyond `limit_request_body`.
+    pub(super) too_large: AtomicBool,
+    /// Bytes came while the app was answering: the head of the next request, perhaps in part.
+    ahead: AtomicBool,
+    /// The request's body was not read to its end.
+    pub(super) body_left: AtomicBool,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl Watched {
+    pub(super) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::New,
+            1 => Stage::Idle,
+            2 => Stage::Head,
+            3 => Stage::Body,
+            4.. => Stage::Answer,
+        }
+    }
+
+    pub(super) fn enter(&self, stage: Stage, now: u64) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        self.since.store(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
+    }
+
+    /// The answer is complete: what comes now is another request.
+    pub(super) fn answered(&self, now: u64) {
+        let stage = if self.ahead.swap(false, Ordering::Relaxed) { Stage::Head } else { Stage::Idle };
+        self.enter(stage, now);
+    }
+
+    /// Drops hyper's side of the connection, and with it the app's future.
+    pub(super) fn abort(&self) {
+        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+    }
+}
+
+/// All connections of a worker.
+#[derive(Default)]
+pub(super) struct Connections {
+    open: Mutex<Slab<Arc<Watched>>>,
+    /// Told at each close.
+    closed: Notify,
+}
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, Slab<Arc<Watched>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub(super) fn each(&self, mut look: impl FnMut(&Arc<Watched>)) {
+        self.lock().iter().for_each(|(_, watched)| look(watched));
+    }
+
+    /// Until fewer than `limit` are open.
+    pub(super) async fn room(&self, limit: usize) {
+        loop {
+            let closed = self.closed.notified();
+            if self.count() < limit {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    pub(super) async fn all_closed(&self) {
+        self.room(1).await;
+    }
+}
+
+/// A connection's entry, taken out when its task ends, however that comes about.
+struct Entry {
+    floor: Arc<Floor>,
+    key: usize,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut open = self.floor.connections.lock();
+        open.remove(self.key);
+        self.floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
+        drop(open);
+        self.floor.connections.closed.notify_waiters();
+    }
+}
+
+/// Serves a connection in a task of its own.
+pub(super) fn serve<S, B>(floor: &Arc<Floor>, stream: Stream, peer: Peer, service: S)
+where
+    S: App<B>,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let watched = Arc::new(Watched {
+        stream: Shared::new(stream),
+        peer,
+        stage: AtomicU8::new(Stage::New as u8),
+        since: AtomicU64::new(floor.coarse_now.load(Ordering::Relaxed)),
+        body_bytes: AtomicU64::new(0),
+        too_large: AtomicBool::new(false),
+        ahead: AtomicBool::new(false),
+        body_left: AtomicBool::new(false),
+        task: Mutex::new(None),
+    });
+    let mut open = floor.connections.lock();
+    let entry = Entry { floor: floor.clone(), key: open.insert(watched.clone()) };
+    floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
+    drop(open);
+    let task = tokio::spawn(run(floor.clone(), watched.clone(), service, entry));
+    *watched.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
+}
+
+async fn run<S, B>(floor: Arc<Floor>, watched: Arc<Watched>, service: S, entry: Entry)
+where
+    S: App<B>,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let settings = &floor.settings;
+    let mut http1 = hyper::server::conn::http1::Builder::new();
+    let head_buffer = head_buffer(settings.limit_request_line, settings.limit_request_field_size);
+    // A client that closes its sending side is taken for gone, and its call, if it still waits, is not begun.
+    http1.half_close(false).keep_alive(!settings.keepalive.is_zero()).max_buf_size(head_buffer);
+    if settings.limit_request_fields > 100 {
+        // hyper keeps up to 100 on the stack; more cost an allocation a request.
+        http1.max_headers(settings.limit_request_fields);
+    }
+    let wire = TokioIo::new(Wire { floor: floor.clone(), watched: watched.clone() });
+    let (shared, watching) = (&floor, &watched);
+    let ended = http1
+        .serve_connection(wire, service_fn(move |request| answer(shared, watching, service.clone(), request)))
+        .await;
+    if ended.is_err() || watched.body_left.load(Ordering::Relaxed) {
+        linger(&watched.stream).await;
+    }
+    drop(entry);
+}
+
+fn head_buffer(line: usize, field: usize) -> usize {
+    HEAD_BUFFER_MIN.max(line + field + 1024)
+}
+
+/// Ends the sending side and discards what the client still sends, so that it reads its answer.
+pub(super) async fn linger(stream: &Shared) {
+    let discard = async {
+        poll_fn(|cx| Pin::new(&mut *stream.lock()).poll_shutdown(cx)).await?;
+        let mut left = DISCARD_BYTES;
+        let mut buffer = vec![0; 16 * 1024];
+        while left > 0 {
+            let mut chunk = ReadBuf::new(&mut buffer);
+            poll_fn(|cx| Pin::new(&mut *stream.lock()).poll_read(cx, &mut chunk)).await?;
+            match chunk.filled().len() {
+                0 => break,
+                bytes => left = left.saturating_sub(bytes),
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
+}
+
+/// One request, from the gate to the answer's head.
+async fn answer<S, B>(
+    floor: &Arc<Floor>,
+    watched: &Arc<Watched>,
+    service: S,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody<B>>, Infallible>
+where
+    S: App<B>,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let ticket = Ticket::new(floor, watched, &request);
+    let has_body = !http_body::Body::is_end_stream(request.body());
+    watched
+        .enter(if has_body { Stage::Body } else { Stage::Answer }, floor.coarse_now.load(Ordering::Relaxed));
+    watched.body_bytes.store(0, Ordering::Relaxed);
+    watched.body_left.store(has_body, Ordering::Relaxed);
+    if let Err(refusal) = gate::check(&request, &floor.settings) {
+        return Ok(refused(refusal, ticket));
+    }
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(watched.peer);
+    let body = if has_body { Body::new(RequestBody::new(body, floor, watched)) } else { Body::empty() };
+    let outcome = no_panic(service.oneshot(Request::from_parts(parts, body))).await;
+    if watched.too_large.load(Ordering::Relaxed) {
+        return Ok(refused(Refusal::BODY, ticket));
+    }
+    let mut response = match outcome {
+        Some(Ok(response)) => response,
+        Some(Err(error)) => {
+            log::error!("app failed error=\"{}\"", error.into());
+            return Ok(refused(Refusal::FAILED, ticket));
+        }
+        None => return Ok(refused(Refusal::FAILED, ticket)),
+    };
+    if floor.is_draining() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let status = response.status();
+    Ok(response.map(|body| AnswerBody::app(body, ticket.with(status))))
+}
+
+/// The server's own answer; where it doubts the request's framing, the last one on its connection.
+fn refused<B>(refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
+    let mut response = Response::new(AnswerBody::text(refusal.reason, ticket.with(refusal.status)));
+    *response.status_mut() = refusal.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if refusal.status != StatusCode::INTERNAL_SERVER_ERROR {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The future's output, or `None` when it panicked; the panic hook has logged it.
+async fn no_panic<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+/// The stream as hyper sees it; what passes is noted for the sweep.
+struct Wire {
+    floor: Arc<Floor>,
+    watched: Arc<Watched>,
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut *self.watched.stream.lock()).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            match self.watched.stage() {
+                Stage::New | Stage::Idle => {
+                    self.watched.enter(Stage::Head, self.floor.coarse_now.load(Ordering::Relaxed))
+                }
+                Stage::Head | Stage::Body => {}
+                Stage::Answer => self.watched.ahead.store(true, Ordering::Relaxed),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Wire {
+    /// A client that reads is not idle.
+    fn note_write(&self) {
+        if self.watched.stage() == Stage::Idle {
+            self.watched.since.store(self.floor.coarse_now.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut *self.watched.stream.lock()).poll_write(cx, buf));
+        self.note_write();
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut *self.watched.stream.lock()).poll_write_vectored(cx, bufs));
+        self.note_write();
+        Poll::Ready(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // With a body unread the sending side must stay open until the answer is out; `linger` closes it.
+        Pin::new(&mut *self.watched.stream.lock()).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,190 @@
+//! What a request must be before the app sees it: hyper has read it, but is laxer than RFC 9110 and RFC 9112 allow a
+//! server behind or beside others to be. Not here: timeouts.
+
+use crate::config::Settings;
+use http::{HeaderMap, Method, Request, StatusCode, Version, header};
+
+/// Why a request was not given to the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) reason: &'static str,
+}
+
+impl Refusal {
+    pub(super) const BODY: Refusal = Refusal {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        reason: "the body is larger than this server takes\n",
+    };
+    pub(super) const FAILED: Refusal =
+        Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, reason: "the application failed\n" };
+    const LINE: Refusal = Refusal {
+        status: StatusCode::URI_TOO_LONG,
+        reason: "the request line is longer than this server takes\n",
+    };
+    const FIELDS: Refusal = Refusal {
+        status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        reason: "the header fields are more or larger than this server takes\n",
+    };
+    const METHOD: Refusal = Refusal {
+        status: StatusCode::NOT_IMPLEMENTED,
+        reason: "this server does not implement the method\n",
+    };
+
+    const fn bad(reason: &'static str) -> Refusal {
+        Refusal { status: StatusCode::BAD_REQUEST, reason }
+    }
+}
+
+/// # Errors
+/// The first rule that the request breaks.
+pub(super) fn check<B>(request: &Request<B>, settings: &Settings) -> Result<(), Refusal> {
+    check_sizes(request, settings)?;
+    check_target(request)?;
+    check_host(request)?;
+    check_framing(request, settings.limit_request_body)
+}
+
+fn check_sizes<B>(request: &Request<B>, settings: &Settings) -> Result<(), Refusal> {
+    // As Gunicorn counts: the line without its end.
+    let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
+    let line = request.method().as_str().len() + target + " HTTP/1.1".len() + 1;
+    if line > settings.limit_request_line {
+        return Err(Refusal::LINE);
+    }
+    let headers = request.headers();
+    let too_large = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
+        name.as_str().len() + ": ".len() + value.len() > settings.limit_request_field_size
+    };
+    if headers.len() > settings.limit_request_fields || headers.iter().any(too_large) {
+        return Err(Refusal::FIELDS);
+    }
+    Ok(())
+}
+
+/// Origin form or absolute form; `*` with OPTIONS (RFC 9112, 3.2). This is no proxy, and TRACE shows credentials.
+fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let (method, uri) = (request.method(), request.uri());
+    if method == Method::CONNECT || method == Method::TRACE {
+        return Err(Refusal::METHOD);
+    }
+    match (uri.scheme_str(), uri.authority(), uri.path()) {
+        (None, None, "*") if method == Method::OPTIONS => Ok(()),
+        (None, None, path) if path.starts_with('/') => Ok(()),
+        (Some("http" | "https"), Some(_), _) => Ok(()),
+        (_, _, _) => Err(Refusal::bad("the request target is invalid\n")),
+    }
+}
+
+/// Exactly one valid Host with HTTP/1.1, at most one with HTTP/1.0 (RFC 9112, 3.2).
+fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_10 => Ok(()),
+        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
+        (None, _) => Err(Refusal::bad("the Host field is missing\n")),
+        (Some(_), None) => Err(Refusal::bad("the Host field is invalid\n")),
+        (Some(_), Some(_)) => Err(Refusal::bad("there is more than one Host field\n")),
+    }
+}
+
+/// An empty value is valid (RFC 9110, 7.2); otherwise host and perhaps port, and no user.
+fn is_host(value: &[u8]) -> bool {
+    value.is_empty()
+        || (!value.contains(&b'@')
+            && http::uri::Authority::try_from(value).is_ok_and(|host| {
+                let port = host.as_str().rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+                !host.host().is_empty()
+                    && port.is_none_or(|(_, port)| port.is_empty() || host.port_u16().is_some())
+            }))
+}
+
+/// The body's length must be beyond doubt (RFC 9112, 6.3): where two servers differ, requests are smuggled.
+fn check_framing<B>(request: &Request<B>, limit: u64) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    let encodings = headers.get_all(header::TRANSFER_ENCODING).iter().count();
+    match (lengths, encodings) {
+        (0, 0) => Ok(()),
+        (0, 1) if request.version() != Version::HTTP_10 && is_chunked(headers) => Ok(()),
+        (1, 0) => match length(headers) {
+            Some(length) if length > limit => Err(Refusal::BODY),
+            Some(_) => Ok(()),
+            None => Err(Refusal::bad("the Content-Length field is invalid\n")),
+        },
+        (_, 0) => Err(Refusal::bad("there is more than one Content-Length field\n")),
+        (_, _) => Err(Refusal::bad("the Transfer-Encoding field is not a single chunked\n")),
+    }
+}
+
+fn is_chunked(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::TRANSFER_ENCODING)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
+    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let settings = Settings {
+            limit_request_line: 100,
+            limit_request_fields: 4,
+            limit_request_field_size: 60,
+            limit_request_body: 1000,
+            ..Settings::default()
+        };
+        check(&request.body(()).unwrap(), &settings).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn each_rule_has_its_status() {
+        let host = ("host", "a.example:8000");
+        let long = "x".repeat(100);
+        type Fields<'a> = &'a [(&'a str, &'a str)];
+        let table: &[(&str, &str, Fields<'_>, u16)] = &[
+            ("GET", "/", &[host], 200),
+            ("GET", "http://a.example/", &[host], 200),
+            ("OPTIONS", "*", &[host], 200),
+            ("GET", "*", &[host], 400),
+            ("GET", "a.example:80", &[host], 400),
+            ("CONNECT", "a.example:80", &[host], 501),
+            ("TRACE", "/", &[host], 501),
+            ("GET", &format!("/{long}"), &[host], 414),
+            ("GET", "/", &[host, ("a", &long)], 431),
+            ("GET", "/", &[host, ("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")], 431),
+            ("GET", "/", &[], 400),
+            ("GET", "/", &[host, host], 400),
+            ("GET", "/", &[("host", "")], 200),
+            ("GET", "/", &[("host", "[::1]:80")], 200),
+            ("GET", "/", &[("host", "[::1]")], 200),
+            ("GET", "/", &[("host", "a b")], 400),
+            ("GET", "/", &[("host", "user@a.example")], 400),
+            ("GET", "/", &[("host", "a.example/x")], 400),
+            ("GET", "/", &[("host", "a.example:99999")], 400),
+            ("POST", "/", &[host, ("content-length", "1000")], 200),
+            ("POST", "/", &[host, ("content-length", "1001")], 413),
+            ("POST", "/", &[host, ("content-length", "+1")], 400),
+            ("POST", "/", &[host, ("content-length", "1"), ("content-length", "1")], 400),
+            ("POST", "/", &[host, ("transfer-encoding", "chunked")], 200),
+            ("POST", "/", &[host, ("transfer-encoding", "Chunked")], 200),
+            ("POST", "/", &[host, ("transfer-encoding", "gzip, chunked")], 400),
+            ("POST", "/", &[host, ("transfer-encoding", "chunked, chunked")], 400),
+            ("POST", "/", &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], 400),
+            ("POST", "/", &[host, ("transfer-encoding", "chunked"), ("content-length", "3")], 400),
+        ];
+        for (method, target, fields, wanted) in table {
+            assert_eq!(verdict(method, target, fields), *wanted, "{method} {target} {fields:?}");
+        }
+    }
+}

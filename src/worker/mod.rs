@@ -1,0 +1,229 @@
+//! A worker's life: build the app, say that it is ready, serve, drain, leave. Not here: who decides when.
+
+mod accept;
+mod access_log;
+mod body;
+mod connection;
+mod gate;
+mod signals;
+mod stream;
+mod sweep;
+
+use crate::app::{Body, Worker};
+use crate::config::Settings;
+use crate::logging;
+use crate::scoreboard::{Phase, Seat};
+use access_log::AccessLog;
+use bytes::Bytes;
+use connection::Connections;
+use http::{Request, Response};
+use signals::{Asked, Signals};
+use std::error::Error;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use stream::Listener;
+use tokio::sync::watch;
+use tower::Service;
+
+/// How long a stopping worker goes on accepting what the listeners' queues still hold.
+const LAST_ACCEPTS: Duration = Duration::from_millis(100);
+/// How long a drain leaves idle keep-alive connections open, so that a request on its way is still answered.
+const IDLE_LINGER: Duration = Duration::from_secs(1);
+
+/// Exit code of a worker that could not begin to serve.
+const BOOT_FAILED: i32 = 1;
+
+/// What a worker starts with.
+pub(crate) struct Post {
+    pub(crate) slot: u32,
+    pub(crate) settings: Settings,
+    pub(crate) seat: &'static Seat,
+    pub(crate) listeners: Vec<OwnedFd>,
+    pub(crate) bell: UnixStream,
+}
+
+/// A tower service that the worker can serve: cloned for each connection, its answers' bodies streamed.
+pub(crate) trait App<B>:
+    Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S, B> App<B> for S where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What all connections of a worker share.
+struct Floor {
+    settings: Settings,
+    seat: &'static Seat,
+    bell: UnixStream,
+    connections: Connections,
+    access_log: Option<AccessLog>,
+    draining: AtomicBool,
+    served: AtomicU64,
+    /// After how many requests the worker asks for a successor.
+    max_requests: u64,
+    started: Instant,
+    /// Milliseconds since `started`, as of the last sweep: time enough for timeouts, and free to read.
+    coarse_now: AtomicU64,
+}
+
+impl Floor {
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Says on the board what this worker is about, and has the master look.
+    fn show(&self, phase: Phase) {
+        self.seat.set_phase(phase);
+        // A full pipe means that the master has a look ahead of it anyway.
+        let _ = (&self.bell).write(&[1]);
+    }
+
+    /// Asks for a successor, once.
+    fn retire(&self, why: &str) {
+        if self.seat.phase() == Phase::Serving {
+            log::info!("worker asked for a successor why={why}");
+            self.show(Phase::Retiring);
+        }
+    }
+}
+
+/// Serves until told to leave; returns the process's exit code. `unblock` lets signals through, once handlers stand.
+pub(crate) fn work<S, B>(post: Post, app: impl FnOnce(Worker) -> S, unblock: fn()) -> i32
+where
+    S: App<B>,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let result = runtime.and_then(|runtime| {
+        log_panics();
+        let worker = Worker::new(post.slot, Arc::new(post.settings.clone()), post.seat);
+        runtime.block_on(live(post, worker.clone(), app, unblock))?;
+        worker.shut_down();
+        Ok(())
+    });
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("worker could not start error=\"{error}\"");
+            BOOT_FAILED
+        }
+    }
+}
+
+async fn live<S, B>(
+    post: Post,
+    worker: Worker,
+    app: impl FnOnce(Worker) -> S,
+    unblock: fn(),
+) -> io::Result<()>
+where
+    S: App<B>,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let mut signals = Signals::listen(post.bell.try_clone()?)?;
+    unblock();
+    let listeners = post.listeners.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
+    let access_log = AccessLog::open(&post.settings.accesslog)?;
+    let service = app(worker.clone());
+    let floor = Arc::new(Floor {
+        max_requests: jittered(post.settings.max_requests, post.settings.max_requests_jitter),
+        settings: post.settings,
+        seat: post.seat,
+        bell: post.bell,
+        connections: Connections::default(),
+        access_log,
+        draining: AtomicBool::new(false),
+        served: AtomicU64::new(0),
+        started: Instant::now(),
+        coarse_now: AtomicU64::new(0),
+    });
+    let (stop_accepting, stopped) = watch::channel(false);
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            tokio::spawn(accept::accept(floor.clone(), listener, service.clone(), stopped.clone()))
+        })
+        .collect();
+    tokio::spawn(sweep::sweep(floor.clone(), worker));
+    signals.booted();
+    floor.show(Phase::Serving);
+
+    while let Asked::ReopenLogs = signals.next().await {
+        reopen(&floor);
+    }
+    if signals.last() == Asked::Drain {
+        drain(&floor, &mut signals, &stop_accepting, accepting).await;
+    }
+    if let Some(access_log) = &floor.access_log {
+        access_log.flush();
+    }
+    Ok(())
+}
+
+/// Accepts what still waits, then finishes what is open, unless told to leave at once.
+async fn drain(
+    floor: &Arc<Floor>,
+    signals: &mut Signals,
+    stop_accepting: &watch::Sender<bool>,
+    accepting: Vec<tokio::task::JoinHandle<()>>,
+) {
+    floor.draining.store(true, Ordering::Relaxed);
+    floor.show(Phase::Draining);
+    stop_accepting.send_replace(true);
+    let finished = async {
+        for task in accepting {
+            let _ = task.await;
+        }
+        sweep::close_idle(floor).await;
+        floor.connections.all_closed().await;
+    };
+    let told_to_leave = async {
+        while signals.next().await != Asked::Leave {
+            if signals.last() == Asked::ReopenLogs {
+                reopen(floor);
+            }
+        }
+    };
+    tokio::select! {
+        () = finished => {}
+        () = told_to_leave => {}
+    }
+}
+
+fn reopen(floor: &Floor) {
+    logging::reopen();
+    if let Some(access_log) = &floor.access_log {
+        access_log.reopen();
+    }
+}
+
+/// A panic is a line in the log, with its place; what was asked of the panicked code is answered with 500.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        log::error!("panicked at={place} message=\"{}\"", panic.payload_as_str().unwrap_or("(no text)"));
+    }));
+}
+
+/// Spreads the successions of workers that started together. Zero stays zero: never.
+fn jittered(max_requests: u64, jitter: u64) -> u64 {
+    if max_requests == 0 || jitter == 0 {
+        return max_requests;
+    }
+    // The process id is as good as a die here: it differs between workers.
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(&(std::process::id(), Instant::now()), &mut hasher);
+    max_requests + std::hash::Hasher::finish(&hasher) % (jitter + 1)
+}

@@ -1,0 +1,128 @@
+//! The sweep: a look at everything every so often, in place of a timer for each request. It beats the heart, ends what is
+//! overdue, and writes the access log out. Not here: what a stage means.
+
+use super::connection::{Stage, Watched, linger};
+use super::{Floor, IDLE_LINGER};
+use crate::app::Worker;
+use crate::config::Settings;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// The longest time between two sweeps, and so the most that a timeout comes late; short timeouts are swept oftener.
+const LONGEST_TICK: Duration = Duration::from_millis(250);
+const SHORTEST_TICK: Duration = Duration::from_millis(10);
+/// After `body_timeout`, a body must have come at this rate on average, in bytes a second.
+const MIN_BODY_RATE: u64 = 1024;
+
+/// Sent to a client that was too slow with its request. hyper has not begun an answer then.
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
+    let mut tick = interval(tick(&floor.settings));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let now = floor.started.elapsed().as_millis() as u64;
+        floor.coarse_now.store(now, Ordering::Relaxed);
+        floor.seat.heartbeat.fetch_add(1, Ordering::Relaxed);
+        let mut overdue = Vec::new();
+        floor.connections.each(|watched| {
+            overdue.extend(verdict(watched, now, &floor.settings).map(|end| (watched.clone(), end)));
+        });
+        for (watched, end) in overdue {
+            carry_out(&watched, end);
+        }
+        let timeout = floor.settings.timeout;
+        if !timeout.is_zero() && worker.longest_call().is_some_and(|call| call > timeout) {
+            floor.retire("\"a blocking call ran longer than timeout\"");
+        }
+        if let Some(access_log) = &floor.access_log {
+            access_log.flush();
+        }
+    }
+}
+
+/// Closes what is idle after a linger, then what becomes idle, until the worker leaves.
+pub(super) async fn close_idle(floor: &Arc<Floor>) {
+    let began = floor.started.elapsed();
+    while floor.connections.count() > 0 {
+        let now = floor.started.elapsed();
+        if now >= began + IDLE_LINGER {
+            let before = (now - IDLE_LINGER).as_millis() as u64;
+            let mut idle = Vec::new();
+            floor.connections.each(|watched| {
+                if matches!(watched.stage(), Stage::New | Stage::Idle) && watched.since() <= before {
+                    idle.push(watched.clone());
+                }
+            });
+            idle.iter().for_each(|watched| carry_out(watched, End::Silent));
+        }
+        tokio::select! {
+            () = sleep(SHORTEST_TICK * 2) => {}
+            () = floor.connections.all_closed() => {}
+        }
+    }
+}
+
+/// How an overdue connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It owes nothing and is owed nothing.
+    Silent,
+    /// A request was begun and not finished: 408 (RFC 9110, 15.5.9).
+    TooSlow,
+}
+
+fn verdict(watched: &Watched, now: u64, settings: &Settings) -> Option<End> {
+    let spent = now.saturating_sub(watched.since());
+    let over = |limit: Duration| !limit.is_zero() && spent > limit.as_millis() as u64;
+    match watched.stage() {
+        Stage::New => over(settings.header_timeout).then_some(End::Silent),
+        Stage::Idle => over(settings.keepalive).then_some(End::Silent),
+        Stage::Head => over(settings.header_timeout).then_some(End::TooSlow),
+        Stage::Body => {
+            let bytes = watched.body_bytes.load(Ordering::Relaxed);
+            (over(settings.body_timeout) && bytes < spent / 1000 * MIN_BODY_RATE).then_some(End::TooSlow)
+        }
+        Stage::Answer => None,
+    }
+}
+
+fn carry_out(watched: &Arc<Watched>, end: End) {
+    match end {
+        // What came since the last look is served first.
+        End::Silent if watched.stream.lock().has_unread() => {}
+        End::Silent => watched.abort(),
+        End::TooSlow => {
+            let _ = watched.stream.lock().try_write(TOO_SLOW);
+            watched.abort();
+            let stream = watched.stream.clone();
+            tokio::spawn(async move { linger(&stream).await });
+        }
+    }
+}
+
+fn tick(settings: &Settings) -> Duration {
+    [settings.timeout, settings.keepalive, settings.header_timeout, settings.body_timeout]
+        .into_iter()
+        .filter(|timeout| !timeout.is_zero())
+        .map(|timeout| timeout / 4)
+        .fold(LONGEST_TICK, Duration::min)
+        .max(SHORTEST_TICK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_timeouts_are_swept_oftener() {
+        let tick_with = |timeout| tick(&Settings { timeout, ..Settings::default() });
+        assert_eq!(tick_with(Duration::from_secs(30)), LONGEST_TICK);
+        assert_eq!(tick_with(Duration::ZERO), LONGEST_TICK);
+        assert_eq!(tick_with(Duration::from_millis(400)), Duration::from_millis(100));
+        assert_eq!(tick_with(Duration::from_millis(4)), SHORTEST_TICK);
+    }
+}

@@ -1,0 +1,123 @@
+//! A throw-away PostgreSQL cluster for tests: on a free port of 127.0.0.1, in a temporary folder, gone with its
+//! value. Not here: anything about the server under test.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// How long, in seconds, `pg_ctl` may take to start or stop the cluster.
+const WAIT_SECONDS: &str = "30";
+
+/// PostgreSQL refuses to run as root; then it runs as this user.
+const USER: &str = "nobody";
+const GROUP: &str = "nogroup";
+
+pub struct Cluster {
+    folder: TempDir,
+    binaries: PathBuf,
+    port: u16,
+    as_nobody: bool,
+}
+
+impl Cluster {
+    /// Makes a cluster and starts it. Panics with the reason when it cannot.
+    pub fn start() -> Cluster {
+        let folder = TempDir::with_prefix("ferricorn-postgres-").unwrap();
+        // Free now; that somebody takes it before PostgreSQL does is unlikely, and fails loudly.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let cluster = Cluster { as_nobody: give_away(folder.path()), folder, binaries: binaries(), port };
+        cluster.must("initdb", &["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]);
+        cluster.restart();
+        cluster
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Stops it as an administrator would who is in a hurry: connections are closed.
+    pub fn stop(&self) {
+        self.must("pg_ctl", &["stop", "-m", "fast", "-w", "-t", WAIT_SECONDS]);
+    }
+
+    /// Starts it again, on the same port.
+    pub fn restart(&self) {
+        let options = format!(
+            "-h 127.0.0.1 -p {} -k '' -c fsync=off -c synchronous_commit=off -c full_page_writes=off",
+            self.port
+        );
+        let log = self.folder.path().join("log");
+        let log = log.to_str().unwrap();
+        self.must("pg_ctl", &["start", "-w", "-t", WAIT_SECONDS, "-l", log, "-o", &options]);
+    }
+
+    fn must(&self, program: &str, args: &[&str]) {
+        let output = self.run(program, args);
+        if !output.status.success() {
+            let mut log = String::new();
+            if let Ok(mut file) = std::fs::File::open(self.folder.path().join("log")) {
+                let _ = file.read_to_string(&mut log);
+            }
+            let said = String::from_utf8_lossy(&output.stderr);
+            panic!("{program} {args:?} failed with {}\n{said}\n{log}", output.status);
+        }
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> Output {
+        let program = self.binaries.join(program);
+        let mut command = if self.as_nobody {
+            let mut command = Command::new("setpriv");
+            command.arg(format!("--reuid={USER}")).arg(format!("--regid={GROUP}")).arg("--clear-groups");
+            command.arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.args(args).env("PGDATA", self.folder.path().join("data")).current_dir(self.folder.path());
+        // Not a pipe: the server inherits it, and reading to its end would wait for the server's.
+        let said = std::fs::File::create(self.folder.path().join("said")).unwrap();
+        command.stdin(std::process::Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
+        let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stderr = std::fs::read(self.folder.path().join("said")).unwrap();
+        Output { status, stdout: Vec::new(), stderr }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Also in a test that failed; already stopped is as good.
+        let _ = self.run("pg_ctl", &["stop", "-m", "immediate", "-w", "-t", WAIT_SECONDS]);
+    }
+}
+
+/// As root: gives the folder to the user that PostgreSQL will run as, and says so.
+fn give_away(folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    if std::fs::metadata(folder).unwrap().uid() != 0 {
+        return false;
+    }
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).unwrap();
+    chown(folder, Some(id("-u")), Some(id("-g"))).unwrap();
+    true
+}
+
+/// The number of `USER` or of its group.
+fn id(option: &str) -> u32 {
+    let output = Command::new("id").args([option, USER]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+/// Where PostgreSQL's programs are: where `pg_config` says, or the newest where Debian puts them.
+fn binaries() -> PathBuf {
+    let configured = Command::new("pg_config").arg("--bindir").output().ok();
+    let configured = configured.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    found.sort();
+    found.extend(configured.map(PathBuf::from)); // the last is the first choice
+    let usable = found.into_iter().rev().find(|folder| folder.join("pg_ctl").exists());
+    usable.expect("PostgreSQL is installed: pg_ctl is found by pg_config or in /usr/lib/postgresql")
+}

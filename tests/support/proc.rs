@@ -1,0 +1,88 @@
+//! What /proc says about processes. `kill(pid, 0)` also succeeds on a zombie, so liveness is read here.
+//! Not here: anything that changes a process.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// The fields of /proc/PID/stat that the tests look at.
+#[derive(Clone, Copy, Debug)]
+struct Stat {
+    state: char,
+    parent: i32,
+    cpu_ticks: u64,
+}
+
+/// True while the process runs; a zombie does not.
+pub fn is_alive(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+}
+
+/// The living children of `parent`, in the order of their pids.
+pub fn children(parent: i32) -> Vec<i32> {
+    let mut found: Vec<i32> = all()
+        .into_iter()
+        .filter(|&pid| {
+            stat(pid).is_some_and(|stat| stat.parent == parent && !matches!(stat.state, 'Z' | 'X'))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Children that have ended and that `parent` has not reaped.
+pub fn zombies(parent: i32) -> Vec<i32> {
+    all()
+        .into_iter()
+        .filter(|&pid| stat(pid).is_some_and(|stat| stat.parent == parent && stat.state == 'Z'))
+        .collect()
+}
+
+/// Everybody below `root`, without `root`.
+pub fn descendants(root: i32) -> Vec<i32> {
+    let mut found = children(root);
+    let mut next = 0;
+    while next < found.len() {
+        let more = children(found[next]);
+        found.extend(more);
+        next += 1;
+    }
+    found
+}
+
+/// The name that `ps` and `top` show, at most 15 bytes.
+pub fn comm(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// CPU time in user and kernel mode, in clock ticks (100 a second).
+pub fn cpu_ticks(pid: i32) -> u64 {
+    stat(pid).map_or(0, |stat| stat.cpu_ticks)
+}
+
+/// How many files the process holds open.
+pub fn open_files(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// What the open files of the process are, as `socket:[123]` or a path.
+pub fn file_targets(pid: i32) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
+}
+
+fn all() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").expect("Linux has /proc");
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses and may itself hold spaces and parentheses.
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        cpu_ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
+    })
+}

@@ -1,0 +1,97 @@
+//! The log lines that the tests wait for: the one place that knows how the server words them.
+//! Not here: any waiting.
+
+/// Something that the server says on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    Listening,
+    Spawned,
+    Ready,
+    Exited,
+    Draining,
+    ReloadRequested,
+    ReloadDone,
+    ReloadRefused,
+    /// TTIN beyond `max_workers`.
+    AtMaximum,
+    /// TTOU at one worker.
+    AtMinimum,
+    /// The next start of a worker waits.
+    BackOff,
+    /// A worker's event loop was silent for `timeout`.
+    Silent,
+    /// A panicked at=.
+    Panicked,
+    /// The setup script ran.
+    SetupDone,
+    /// The setup script found no database and will be tried again.
+    SetupRetry,
+    /// RLIMIT_NOFILE was too low for `worker_connections`.
+    FewFiles,
+    Stopping,
+    Stopped,
+}
+
+impl Said {
+    /// How the text behind `[who pid] ` begins.
+    fn opening(self) -> &'static str {
+        match self {
+            Said::Listening => "listening on=",
+            Said::Spawned => "worker spawned",
+            Said::Ready => "worker ready",
+            Said::Exited => "worker exited",
+            Said::Draining => "worker draining",
+            Said::ReloadRequested => "signal received signal=HUP",
+            Said::ReloadDone => "reload done",
+            Said::ReloadRefused => "reload refused",
+            Said::AtMaximum => "workers at maximum",
+            Said::AtMinimum => "workers at minimum",
+            Said::BackOff => "worker backed off",
+            Said::Silent => "worker timed out",
+            Said::Panicked => "panicked at=",
+            Said::SetupDone => "database setup done",
+            Said::SetupRetry => "database setup put off",
+            Said::FewFiles => "worker_connections lowered",
+            Said::Stopping => "stopping",
+            Said::Stopped => "stopped",
+        }
+    }
+}
+
+/// One line of the log: `2026-01-31T12:00:00.000Z LEVEL [who pid] text key=value`.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub raw: String,
+}
+
+impl Line {
+    pub fn is(&self, said: Said) -> bool {
+        self.text().starts_with(said.opening())
+    }
+
+    /// Upper case, or empty for a line that is not in the log's form (a panic's backtrace).
+    pub fn level(&self) -> &str {
+        self.raw.split_whitespace().nth(1).unwrap_or_default()
+    }
+
+    /// What stands behind `[who pid] `; the whole line where that is missing.
+    pub fn text(&self) -> &str {
+        self.raw.split_once("] ").map_or(self.raw.as_str(), |(_, text)| text)
+    }
+
+    /// The value of `key=`, which is one word or stands in double quotes.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        let start = self.raw.find(&format!(" {key}="))? + key.len() + 2;
+        let rest = &self.raw[start..];
+        match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split('"').next(),
+            None => rest.split_whitespace().next(),
+        }
+    }
+
+    /// The value of a key that must be there and be a number.
+    pub fn number(&self, key: &str) -> i32 {
+        let value = self.value(key).unwrap_or_else(|| panic!("no {key}= in {:?}", self.raw));
+        value.parse().unwrap_or_else(|_| panic!("{key}= is no number in {:?}", self.raw))
+    }
+}

@@ -1,0 +1,24 @@
+//! The system tests: each starts the real program on a port of its own and tells one story about it.
+//! Not here: rules that a table can test beside their code.
+//!
+//! They run as threads of one process (`cargo test`): `support::alone` keeps loads and measurements apart.
+
+#![allow(unreachable_pub, reason = "`pub` marks what the support modules offer to the tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod app;
+mod arrows;
+mod crash;
+mod database;
+mod limits;
+mod main_job;
+mod options;
+mod process;
+mod reload;
+mod resize;
+mod shop;
+mod signals;
+mod stop;
+mod timeouts;
