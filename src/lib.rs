@@ -1,4 +1,28 @@
-//! Ferricorn: a pre-fork application server for axum and tower services.
+//! Ferricorn: a pre-fork application server for axum routers and tower services.
+//!
+//! A master binds the sockets, forks workers, watches signals and children, and starts a new worker when one dies. Each worker
+//! serves the app over hyper, with caches, database pools and handler threads of its own.
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use std::process::ExitCode;
+//!
+//! fn main() -> ExitCode {
+//!     ferricorn::run(|_worker| Router::new().route("/", get(async || "Hello from Ferricorn\n")))
+//! }
+//! ```
+//!
+//! ```text
+//!                    signals                    ┌────────────┐
+//!                       │      spawn, drain     │  worker 0  │── app, cache, pool
+//!  config ── serve ── master ─────────────────▶ ├────────────┤
+//!                       │  arbiter: decisions   │  worker 1  │── app, cache, pool
+//!                       ▼                       └────────────┘
+//!                  scoreboard ◀── phase, heartbeat, counters ┘
+//! ```
+//!
+//! To read the source: `serve` (how the parts meet), `master` (the loop), `master/arbiter` (every decision), `worker` (a
+//! worker's life), `worker/connection` (a request's), `app` (what an app is given), `config/table` (the settings).
 
 mod app;
 pub mod config;

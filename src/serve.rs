@@ -80,7 +80,10 @@ where
         Err(message) => return refuse(&message),
     };
     match mode {
-        Mode::CheckConfig => println!("the settings are valid"),
+        Mode::CheckConfig => {
+            settings.warnings().iter().for_each(|warning| eprintln!("ferricorn: {warning}"));
+            println!("the settings are valid");
+        }
         Mode::PrintConfig => print!("{}", settings.print()),
         Mode::Serve => return start(&source, settings, &app),
     }
@@ -108,6 +111,11 @@ where
         },
         work: &|post| {
             let master::Post { slot, settings, seat, listeners, bell } = post;
+            // On trial, a worker logs where its own settings say, and the master still where the old ones say.
+            if let Err(error) = logging::open(&settings.errorlog, settings.loglevel) {
+                log::error!("error log could not be opened error=\"{error}\"");
+                return FAILED.into();
+            }
             let post = worker::Post { slot, settings, seat, listeners, bell };
             worker::work(post, app, master::unblock_signals)
         },

@@ -251,6 +251,27 @@ impl Settings {
             problems.push(self.problem("database.pool_size", &self.database.pool_size.to_string(), &allowed));
         }
         self.resolve_setup(problems);
+        self.check_folders(problems);
+    }
+
+    /// A file that cannot be made is found out before anything is started.
+    fn check_folders(&self, problems: &mut Vec<Problem>) {
+        let log = |target: &LogTarget| match target {
+            LogTarget::File(path) => Some(path.clone()),
+            LogTarget::Off | LogTarget::Standard => None,
+        };
+        for (key, path) in [
+            ("pidfile", self.pidfile.clone()),
+            ("accesslog", log(&self.accesslog)),
+            ("errorlog", log(&self.errorlog)),
+        ] {
+            let Some(path) = path else { continue };
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
+                let given = values::quoted(&path.display().to_string());
+                problems.push(self.problem(key, &given, "a file in a folder that exists"));
+            }
+        }
     }
 
     /// A script that the file names is meant for the database that the file names, and for no other.

@@ -72,16 +72,21 @@ impl Source {
     ) -> Result<(Source, Mode), Stop> {
         let mut source = Source { kind, config: None, flags: Vec::new(), environment };
         let mut mode = Mode::Serve;
-        if let Some(line) = source.environment.get(ARGUMENTS).cloned() {
+        if let Some(line) = source.variable(ARGUMENTS) {
             let words = split(&line).ok_or_else(|| stop(format!("{ARGUMENTS}: a quote is not closed")))?;
             let words = words.into_iter().map(OsString::from);
             source.add(words, &mut mode, |flag| Origin::Environment(format!("{ARGUMENTS} --{flag}")))?;
         }
-        if let Some(url) = source.environment.get(DATABASE_URL).cloned() {
+        if let Some(url) = source.variable(DATABASE_URL) {
             source.flags.push(("database.url", Raw::Text(url), Origin::Environment(DATABASE_URL.into())));
         }
         source.add(arguments, &mut mode, |flag| Origin::Flag(format!("--{flag}")))?;
         Ok((source, mode))
+    }
+
+    /// An empty variable counts as none.
+    fn variable(&self, name: &str) -> Option<String> {
+        self.environment.get(name).filter(|value| !value.is_empty()).cloned()
     }
 
     fn add(

@@ -105,6 +105,13 @@ fn every_error_says_where_what_and_what_is_allowed() {
                 .into(),
         ),
         (
+            "accesslog = '/nowhere/a.log'",
+            vec![],
+            "server.toml:1: accesslog: got \"/nowhere/a.log\"; allowed: a file in a folder that exists"
+                .into(),
+        ),
+        ("", vec!["-p", "/tmp"], "--pid: got \"/tmp\"; allowed: a file in a folder that exists".into()),
+        (
             "bind = '${NOWHERE}:1'",
             vec![],
             "server.toml:1: bind: the environment has no variable NOWHERE".into(),

@@ -31,8 +31,7 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    pub(super) fn add(&mut self, role: Role, pid: Pid, seat: Option<&'static Seat>) {
-        let since = Instant::now();
+    pub(super) fn add(&mut self, role: Role, pid: Pid, since: Instant, seat: Option<&'static Seat>) {
         self.members.push(Member { role, pid, since, seat, phase: Phase::Booting, heartbeat: 0 });
     }
 

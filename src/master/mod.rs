@@ -205,10 +205,11 @@ impl<'a> Master<'a> {
         let settings = self.trial.as_ref().filter(|_| generation > *current).unwrap_or(serving).clone();
         let seat = self.board.seat(slot);
         seat.clear();
+        let since = Instant::now();
         match self.fork_worker(slot, settings, seat) {
             Ok(pid) => {
                 log::info!("worker spawned slot={slot} pid={pid} generation={generation}");
-                self.crew.add(Role::Worker(slot), pid, Some(seat));
+                self.crew.add(Role::Worker(slot), pid, since, Some(seat));
             }
             Err(error) => {
                 log::error!("worker could not be forked slot={slot} error=\"{error}\"");
@@ -228,7 +229,7 @@ impl<'a> Master<'a> {
     fn start_setup(&mut self) {
         let settings = self.current.1.clone();
         match self.fork("help", |roles| crew::exit_code((roles.set_up)(&settings))) {
-            Ok(pid) => self.crew.add(Role::Setup, pid, None),
+            Ok(pid) => self.crew.add(Role::Setup, pid, Instant::now(), None),
             Err(error) => {
                 log::error!("setup helper could not be forked error=\"{error}\"");
                 self.learnt.push(Event::SetUp(Setup::Away));
@@ -250,12 +251,7 @@ impl<'a> Master<'a> {
 
     /// Puts the settings, read again, to trial, or refuses them.
     fn reread(&mut self) {
-        let read = (self.roles.reload)().and_then(|settings| {
-            logging::open(&settings.errorlog, settings.loglevel)
-                .map_err(|error| format!("errorlog could not be opened: {error}"))?;
-            Ok(settings)
-        });
-        let policy = match read {
+        let policy = match (self.roles.reload)() {
             Ok(settings) => {
                 let fixed = fixed_until_restart(&self.current.1, &settings);
                 if !fixed.is_empty() {
@@ -275,6 +271,9 @@ impl<'a> Master<'a> {
 
     fn adopt(&mut self, generation: Generation) {
         if let Some(settings) = self.trial.take() {
+            if let Err(error) = logging::open(&settings.errorlog, settings.loglevel) {
+                log::error!("error log could not be opened error=\"{error}\"");
+            }
             self.current = (generation, settings);
             log::info!("reload adopted generation={generation}");
         }
