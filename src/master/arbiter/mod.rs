@@ -116,10 +116,11 @@ impl Arbiter {
                     *retiring = true;
                 }
             }
-            Event::Leaving(slot) => {
-                let slot = &mut self.slots[slot as usize];
+            Event::Leaving(id) => {
+                let slot = &mut self.slots[id as usize];
                 if slot.is_serving() || slot.is_booting() {
                     slot.state = State::Draining { since: now };
+                    self.fail_trial_of(id as usize, Rejection::Died);
                 }
             }
             Event::Exited { slot, clean } => self.exited(slot as usize, clean, now),
@@ -136,10 +137,11 @@ impl Arbiter {
         match self.stop {
             Some(stop) => self.wind_up(stop, now, &mut orders),
             None => {
-                self.judge_the_trial(now, &mut orders);
+                self.judge_the_trial(&mut orders);
                 self.help_the_database(now, &mut orders);
                 self.drain_the_stale(now, &mut orders);
                 self.staff(now, &mut orders);
+                self.start_the_canary(now, &mut orders);
             }
         }
         self.asked = now;
@@ -148,9 +150,7 @@ impl Arbiter {
 
     /// When to ask again if nothing happens; `None`: never.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let held = self.helper.holds_workers();
-        let slots = self.slots.iter().filter(|slot| !(held && slot.is_waiting()));
-        let deadlines = slots.filter_map(|slot| slot.deadline(self.policy_of(slot)));
+        let deadlines = self.slots.iter().filter_map(|slot| slot.deadline(self.policy_of(slot)));
         deadlines.chain(self.helper.deadline(&self.policy)).chain(self.next_look()).min()
     }
 
@@ -210,7 +210,8 @@ impl Arbiter {
             return;
         }
         self.wait_for_next_start(at, now);
-        let gives_up = !self.ever_ready && self.slots[at].deaths >= DEATHS_TO_GIVE_UP;
+        self.slots[at].boot_deaths += 1;
+        let gives_up = !self.ever_ready && self.slots[at].boot_deaths >= DEATHS_TO_GIVE_UP;
         if gives_up && self.trial.is_none() {
             self.stop = Some(Stop::Quit(Ending::NeverReady));
         }
@@ -220,6 +221,13 @@ impl Arbiter {
         let delay = self.slots[at].back_off(now);
         if !delay.is_zero() {
             self.notices.push(Notice::BackOff { slot: at as u32, deaths: self.slots[at].deaths, delay });
+        }
+    }
+
+    /// If the slot is the trial's, its failure is the trial's.
+    fn fail_trial_of(&mut self, at: usize, rejection: Rejection) {
+        if let Some(trial) = self.trial.as_mut().filter(|trial| trial.canary == Some(at)) {
+            trial.failed.get_or_insert(rejection);
         }
     }
 
@@ -248,8 +256,9 @@ impl Arbiter {
 
     fn forgive_a_freeze(&mut self, now: Instant) {
         let Some(announced) = self.next_deadline() else { return };
-        let gap = now.saturating_duration_since(announced);
-        if gap > FROZEN {
+        if now.saturating_duration_since(announced) > FROZEN {
+            // It may have begun right after the arbiter was last asked.
+            let gap = now - self.asked;
             self.slots.iter_mut().for_each(|slot| slot.forgive(gap, now));
             self.helper.forgive(gap);
         }
@@ -274,9 +283,7 @@ impl Arbiter {
             };
             self.slots[at].state = ended;
             orders.push(order);
-            if let Some(trial) = self.trial.as_mut().filter(|trial| trial.canary == Some(at)) {
-                trial.failed.get_or_insert(Rejection::NotReadyInTime);
-            }
+            self.fail_trial_of(at, Rejection::NotReadyInTime);
         }
         if let Helper::Running { tries, .. } = self.helper
             && self.helper.deadline(&self.policy).is_some_and(|deadline| now >= deadline)
@@ -330,20 +337,14 @@ impl Arbiter {
         }
     }
 
-    fn judge_the_trial(&mut self, now: Instant, orders: &mut Vec<Order>) {
-        if let Some(trial) = &mut self.trial {
+    fn judge_the_trial(&mut self, orders: &mut Vec<Order>) {
+        if let Some(trial) = &self.trial {
             let canary = trial.canary.map(|at| self.slots[at]);
             if let Some(rejection) = trial.failed {
                 orders.push(Order::Reject(trial.generation, rejection));
                 self.trial = None;
             } else if canary.is_some_and(|slot| slot.is_serving()) {
                 self.adopt(orders);
-            } else if canary.is_none()
-                && let Some(at) = self.slots.iter().position(|slot| slot.state == State::Vacant)
-            {
-                trial.canary = Some(at);
-                let generation = trial.generation;
-                self.spawn(at, generation, now, orders);
             }
         }
         if self.trial.is_none() && self.reload.wished && !self.reload.being_read {
@@ -453,6 +454,20 @@ impl Arbiter {
         let standing = self.slots.iter().filter(of_now).filter(|slot| slot.is_staffed()).count();
         let retiring = self.slots.iter().filter(of_now).any(Slot::is_retiring);
         standing - usize::from(retiring)
+    }
+
+    /// Last of all: the slot that it needs may only just have become vacant.
+    fn start_the_canary(&mut self, now: Instant, orders: &mut Vec<Order>) {
+        if self.helper.holds_workers() {
+            return;
+        }
+        if let Some(trial) = self.trial.as_mut().filter(|trial| trial.canary.is_none())
+            && let Some(at) = self.slots.iter().position(|slot| slot.state == State::Vacant)
+        {
+            trial.canary = Some(at);
+            let generation = trial.generation;
+            self.spawn(at, generation, now, orders);
+        }
     }
 
     fn youngest_booting(&self) -> Option<usize> {

@@ -50,16 +50,24 @@ pub(super) struct Slot {
     pub(super) generation: Generation,
     /// When its worker became ready; kept until the next one starts.
     pub(super) ready_at: Option<Instant>,
-    /// Deaths in a row.
+    /// Deaths in a row, forks that failed among them: what the next back-off hangs on.
     pub(super) deaths: u32,
+    /// Those of them that a worker died before it was ready.
+    pub(super) boot_deaths: u32,
 }
 
 impl Slot {
-    pub(super) const VACANT: Slot = Slot { state: State::Vacant, generation: 0, ready_at: None, deaths: 0 };
+    pub(super) const VACANT: Slot =
+        Slot { state: State::Vacant, generation: 0, ready_at: None, deaths: 0, boot_deaths: 0 };
 
     pub(super) fn start(&mut self, generation: Generation, now: Instant) {
-        *self =
-            Slot { state: State::Booting { since: now }, generation, deaths: self.deaths, ..Slot::VACANT };
+        *self = Slot {
+            state: State::Booting { since: now },
+            generation,
+            deaths: self.deaths,
+            boot_deaths: self.boot_deaths,
+            ..Slot::VACANT
+        };
     }
 
     pub(super) fn vacate(&mut self) {
@@ -126,6 +134,7 @@ impl Slot {
         let delay = match self.ready_at {
             Some(ready_at) if now.saturating_duration_since(ready_at) >= SETTLED => {
                 self.deaths = 0;
+                self.boot_deaths = 0;
                 Duration::ZERO
             }
             ready_at => {

@@ -153,7 +153,18 @@ fn a_reload_that_cannot_be_read_or_never_stands_changes_nothing() {
     story.at(5100, &[SpawnFailed(2)], "reject g4 SpawnFailed");
     story.at(5110, &[Reload], "reread");
     story.at(5120, &[Reread(Some(policy(2)))], "spawn 2 g5");
-    story.at(5130, &[Leaving(2), left(2)], "reject g5 Died");
+    story.at(5130, &[Leaving(2)], "reject g5 Died");
+    story.at(5140, &[left(2)], "");
+}
+
+#[test]
+fn what_is_adopted_rules_from_then_on() {
+    let mut story = Story::serving(1);
+    story.at(10, &[Reload], "reread");
+    story.at(20, &[Reread(Some(Policy { timeout: secs(5), ..policy(1) }))], "spawn 1 g2");
+    story.at(30, &[Ready(1)], "adopt g2, drain 0 outdated, done g2");
+    story.at(40, &[left(0)], "");
+    story.calm_until(5030, &[], "abort 1 @5030, spawn 0 g2 @5030");
 }
 
 #[test]
@@ -253,6 +264,7 @@ fn a_server_that_never_served_gives_up() {
     story.at(300, &[died(0)], "back-off 0 #3 400ms");
     story.at(700, &[], "spawn 0 g1");
     story.at(700, &[died(0)], "back-off 0 #4 800ms, close, quit 1");
+    story.at(710, &[Drain, Halt], "");
     story.at(800, &[died(1)], "finish NeverReady");
 }
 
@@ -274,6 +286,7 @@ fn a_fork_that_fails_is_tried_again_and_never_ends_the_server() {
         story.at(at, &[SpawnFailed(0)], &format!("back-off 0 #{number} {delay}ms"));
         story.at(at + delay, &[], "spawn 0 g1");
     }
+    story.at(3100, &[died(0)], "back-off 0 #6 3200ms");
 }
 
 #[test]
@@ -309,8 +322,7 @@ fn nobody_is_late_for_a_time_that_the_master_slept_through() {
     story.at(1000, &[Grow, Leaving(0)], "wanted 3, spawn 2 g1, spawn 3 g1");
     story.at(100_000, &[], "");
     story.at(101_000, &[Ready(2), Ready(3), Beat(1)], "");
-    // 7.5 s of the drain had passed when the master was to look next.
-    story.calm_until(128_000, &[1, 2, 3], "kill 0 drain @112500");
+    story.calm_until(128_000, &[1, 2, 3], "kill 0 drain @120000");
 }
 
 #[test]
@@ -319,7 +331,7 @@ fn a_worker_told_to_leave_by_somebody_else_is_replaced_at_once() {
     story.at(10, &[Leaving(0)], "spawn 1 g1");
     story.at(20, &[left(0), Ready(1)], "");
     story.at(30, &[Leaving(1)], "spawn 0 g1");
-    story.at(40, &[died(1)], "");
+    story.at(40, &[died(1), Leaving(0)], "spawn 1 g1");
 }
 
 #[test]
@@ -382,6 +394,28 @@ fn a_stop_ends_a_trial_and_a_boot() {
     story.at(20, &[Reread(Some(policy(1)))], "spawn 1 g2");
     story.at(30, &[Drain], "close, reject g2 Stopping, drain 0 stopping, drain 1 stopping");
     story.at(40, &[left(0), died(1)], "finish Stopped");
+
+    let mut story = Story::serving(1);
+    story.at(10, &[Reload], "reread");
+    story.at(20, &[Reread(Some(policy(1)))], "spawn 1 g2");
+    story.at(30, &[died(1), Drain], "close, reject g2 Died, drain 0 stopping");
+}
+
+#[test]
+fn a_canary_waits_for_a_slot_and_for_the_setup() {
+    let mut story = Story::with(policy(2), 2, false);
+    story.at(0, &[], "spawn 0 g1, spawn 1 g1");
+    story.at(10, &[Ready(0), Ready(1), Reload], "reread");
+    story.at(20, &[Reread(Some(policy(2)))], "spawn 2 g2");
+    story.at(30, &[Ready(2)], "adopt g2, drain 0 outdated, spawn 3 g2");
+    story.at(40, &[died(3), Reload], "back-off 3 #1 100ms, reread");
+    story.at(50, &[Reread(Some(policy(2)))], "");
+    story.at(60, &[Shrink], "wanted 1, drain 1 outdated, done g2, spawn 3 g3");
+
+    let mut story = Story::with(policy(1), 4, true);
+    story.at(0, &[Reload], "reread, setup");
+    story.at(10, &[Reread(Some(policy(1)))], "");
+    story.at(20, &[SetUp(Setup::Done)], "spawn 0 g1, spawn 1 g2");
 }
 
 #[test]
@@ -414,11 +448,57 @@ fn a_setup_that_is_wrong_or_hangs_is_ended() {
     story.at(0, &[], "setup");
     story.at(10, &[Drain], "close, kill setup");
     story.at(20, &[SetUp(Setup::Away)], "retry setup 100ms, finish Stopped");
+
+    let mut story = Story::with(policy(1), 4, true);
+    story.at(0, &[], "setup");
+    story.at(10, &[Halt], "close, kill setup");
+    story.at(20, &[SetUp(Setup::Wrong)], "finish Stopped");
 }
 
 #[test]
 fn news_of_a_vacant_slot_is_no_news() {
     let mut story = Story::serving(1);
-    story.at(10, &[Ready(3), Beat(3), Retiring(3), Leaving(3), died(3), SpawnFailed(3)], "");
-    story.at(20, &[Shrink], "at minimum");
+    for (fact, ms) in
+        [Ready(3), Beat(3), Retiring(3), Leaving(3), died(3), SpawnFailed(3)].into_iter().zip(1..)
+    {
+        story.at(ms, &[fact], "");
+        assert_eq!(story.arbiter.slots[3].state, State::Vacant, "{fact:?}");
+    }
+    story.at(10, &[Drain], "close, drain 0 stopping");
+    for (fact, ms) in [Ready(0), Retiring(0), Leaving(0), SpawnFailed(0)].into_iter().zip(11..) {
+        story.at(ms, &[fact], "");
+    }
+}
+
+#[test]
+fn a_second_is_no_freeze_and_more_is_one() {
+    for (late, killed) in [(1000, true), (1001, false)] {
+        let mut story = Story::serving(1);
+        story.at(10, &[Beat(0), Grow], "wanted 2, spawn 1 g1");
+        story.at(7000, &[Beat(0)], "");
+        // The boot ends at 10 010, and is the next thing to look at.
+        let now = 10_010 + late;
+        story.at(now, &[Beat(0)], if killed { "kill 1 boot" } else { "" });
+    }
+}
+
+#[test]
+fn the_helper_is_forgiven_a_freeze_too() {
+    let mut story = Story::with(policy(1), 4, true);
+    story.at(0, &[], "setup");
+    story.at(5000, &[], "");
+    story.at(60_000, &[], "");
+    story.at(60_010, &[SetUp(Setup::Done)], "spawn 0 g1");
+}
+
+#[test]
+fn a_place_of_one_killed_while_draining_is_not_kept() {
+    let mut story = Story::serving(2);
+    story.at(10, &[Leaving(0)], "spawn 2 g1");
+    story.at(20, &[Ready(2), died(1)], "back-off 1 #1 100ms");
+    story.at(120, &[], "spawn 1 g1");
+    story.at(130, &[Ready(1)], "");
+    story.calm_until(20_010, &[1, 2], "kill 0 drain @20010");
+    story.at(20_020, &[died(0)], "");
+    story.at(20_030, &[Shrink], "wanted 1, drain 2 surplus");
 }
