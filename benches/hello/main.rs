@@ -59,29 +59,28 @@ fn print_setting() {
 }
 
 fn compare_cpu() {
-    let hello = Program::example("hello").through(&ON_SERVER_CORE).args(HELLO_ARGS).start();
+    let start = |name| Program::example(name).through(&ON_SERVER_CORE).args(HELLO_ARGS).start();
     let bare = Program::example("bare_hyper").through(&ON_SERVER_CORE).spawn();
     bare.wait_listening();
-    assert_same_answer(&hello, &bare);
+    let servers = [("bare hyper", bare), ("service", start("hello_service")), ("hello", start("hello"))];
     println!("\nCPU per keep-alive request, {ROUNDS} rounds of {ROUND_SECONDS} s, {CONNECTIONS} connections");
-    println!("  hello {HELLO_ARGS}; wrk -t1 -c{CONNECTIONS} -d{ROUND_SECONDS}s");
-    for server in [&hello, &bare] {
+    println!("  ferricorn with {HELLO_ARGS}; wrk -t1 -c{CONNECTIONS} -d{ROUND_SECONDS}s");
+    for (_, server) in &servers {
+        assert_same_answer(server, &servers[0].1);
         drive(server, WARM_UP_SECONDS);
     }
-    let (mut hellos, mut bares) = (Vec::new(), Vec::new());
+    let mut costs = vec![Vec::new(); servers.len()];
     for round in 0..ROUNDS {
-        if round % 2 == 0 {
-            hellos.push(cpu_per_request(&hello));
-            bares.push(cpu_per_request(&bare));
-        } else {
-            bares.push(cpu_per_request(&bare));
-            hellos.push(cpu_per_request(&hello));
+        // Another one comes first each time, so that a drift of the machine falls on all.
+        for at in (0..servers.len()).map(|at| (at + round) % servers.len()) {
+            costs[at].push(cpu_per_request(&servers[at].1));
         }
     }
-    let ratios = hellos.iter().zip(&bares).map(|(hello, bare)| hello / bare).collect();
-    println!("  hello       {} µs", Figures::of(hellos));
-    println!("  bare hyper  {} µs", Figures::of(bares));
-    println!("  ratio       {}", Figures::of(ratios));
+    for ((name, _), cost) in servers.iter().zip(&costs) {
+        let ratios = cost.iter().zip(&costs[0]).map(|(cost, bare)| cost / bare).collect();
+        println!("  {name:10}  {} µs", Figures::of(cost.clone()));
+        println!("  {:10}  {} × bare hyper", "", Figures::of(ratios));
+    }
 }
 
 /// Both must do the same work: the same head, but for the date, and the same body.

@@ -115,10 +115,16 @@ fn format_line(out: &mut String, line: &Line, stamp: &str, bytes: u64) {
         Peer::Tcp(addr) => drop(write!(out, "{}", addr.ip())),
         Peer::Unix => out.push('-'),
     }
-    let target = line.uri.path_and_query().map_or("*", |target| target.as_str());
-    let _ = write!(out, " - - [{stamp}] \"{} ", line.method);
-    push_escaped(out, target);
-    let _ = write!(out, " {:?}\" {} {bytes} \"", line.version, line.status.as_u16());
+    // Pieces and not a format string: this runs for every request.
+    for piece in [" - - [", stamp, "] \"", line.method.as_str(), " "] {
+        out.push_str(piece);
+    }
+    push_escaped(out, line.uri.path_and_query().map_or("*", |target| target.as_str()));
+    out.push_str(if line.version == Version::HTTP_10 { " HTTP/1.0\" " } else { " HTTP/1.1\" " });
+    out.push_str(line.status.as_str());
+    out.push(' ');
+    out.push_str(itoa::Buffer::new().format(bytes));
+    out.push_str(" \"");
     push_escaped(out, &line.referer);
     out.push_str("\" \"");
     push_escaped(out, &line.agent);
@@ -129,6 +135,9 @@ fn format_line(out: &mut String, line: &Line, stamp: &str, bytes: u64) {
 fn push_escaped(out: &mut String, value: &str) {
     if value.is_empty() {
         out.push('-');
+    }
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        return out.push_str(value);
     }
     for character in value.chars() {
         match character {

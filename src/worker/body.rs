@@ -1,9 +1,9 @@
 //! Bodies on their way: a request's, held to its limit; an answer's, followed to its end, which is where a request is
 //! over, counted and logged. Not here: timeouts.
 
+use super::BoxError;
 use super::access_log::Line;
 use super::connection::{Stage, Watched};
-use super::{BoxError, Floor};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -18,21 +18,20 @@ use std::task::{Context, Poll, ready};
 pub(super) struct RequestBody {
     incoming: Incoming,
     left: u64,
-    floor: Arc<Floor>,
     watched: Arc<Watched>,
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, floor: &Arc<Floor>, watched: &Arc<Watched>) -> RequestBody {
+    pub(super) fn new(incoming: Incoming, watched: &Arc<Watched>) -> RequestBody {
         watched.too_large.store(false, Ordering::Relaxed);
-        let left = floor.settings.limit_request_body;
-        RequestBody { incoming, left, floor: floor.clone(), watched: watched.clone() }
+        let left = watched.floor.settings.limit_request_body;
+        RequestBody { incoming, left, watched: watched.clone() }
     }
 
     fn read_to_its_end(&self) {
         self.watched.body_left.store(false, Ordering::Relaxed);
         if self.watched.stage() == Stage::Body {
-            self.watched.enter(Stage::Answer, self.floor.coarse_now.load(Ordering::Relaxed));
+            self.watched.enter(Stage::Answer);
         }
     }
 }
@@ -78,16 +77,15 @@ impl Body for RequestBody {
 
 /// A request under way. When it is dropped, the request is over.
 pub(super) struct Ticket {
-    floor: Arc<Floor>,
     watched: Arc<Watched>,
     line: Option<Box<Line>>,
     bytes: u64,
 }
 
 impl Ticket {
-    pub(super) fn new<B>(floor: &Arc<Floor>, watched: &Arc<Watched>, request: &Request<B>) -> Ticket {
-        let line = floor.access_log.as_ref().map(|_| Box::new(Line::new(request, watched.peer)));
-        Ticket { floor: floor.clone(), watched: watched.clone(), line, bytes: 0 }
+    pub(super) fn new<B>(watched: &Arc<Watched>, request: &Request<B>) -> Ticket {
+        let line = watched.floor.access_log.as_ref().map(|_| Box::new(Line::new(request, watched.peer)));
+        Ticket { watched: watched.clone(), line, bytes: 0 }
     }
 
     pub(super) fn with(mut self, status: StatusCode) -> Ticket {
@@ -100,8 +98,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let floor = &self.floor;
-        self.watched.answered(floor.coarse_now.load(Ordering::Relaxed));
+        let floor = &self.watched.floor;
+        self.watched.answered();
         floor.seat.requests.fetch_add(1, Ordering::Relaxed);
         let served = floor.served.fetch_add(1, Ordering::Relaxed) + 1;
         if served == floor.max_requests {

@@ -51,6 +51,7 @@ pub(super) enum Stage {
 
 /// What the sweep has to know of a connection.
 pub(super) struct Watched {
+    pub(super) floor: Arc<Floor>,
     pub(super) stream: Shared,
     pub(super) peer: Peer,
     stage: AtomicU8,
@@ -78,9 +79,14 @@ impl Watched {
         }
     }
 
-    pub(super) fn enter(&self, stage: Stage, now: u64) {
+    pub(super) fn enter(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
-        self.since.store(now, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// The stage begins now.
+    fn touch(&self) {
+        self.since.store(self.floor.coarse_now.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     pub(super) fn since(&self) -> u64 {
@@ -88,9 +94,9 @@ impl Watched {
     }
 
     /// The answer is complete: what comes now is another request.
-    pub(super) fn answered(&self, now: u64) {
+    pub(super) fn answered(&self) {
         let stage = if self.ahead.swap(false, Ordering::Relaxed) { Stage::Head } else { Stage::Idle };
-        self.enter(stage, now);
+        self.enter(stage);
     }
 
     /// Drops hyper's side of the connection, and with it the app's future.
@@ -161,6 +167,7 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let watched = Arc::new(Watched {
+        floor: floor.clone(),
         stream: Shared::new(stream),
         peer,
         stage: AtomicU8::new(Stage::New as u8),
@@ -175,16 +182,16 @@ where
     let entry = Entry { floor: floor.clone(), key: open.insert(watched.clone()) };
     floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
     drop(open);
-    let task = tokio::spawn(run(floor.clone(), watched.clone(), service, entry));
+    let task = tokio::spawn(run(watched.clone(), service, entry));
     *watched.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
 }
 
-async fn run<S, B>(floor: Arc<Floor>, watched: Arc<Watched>, service: S, entry: Entry)
+async fn run<S, B>(watched: Arc<Watched>, service: S, entry: Entry)
 where
     S: App<B>,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let settings = &floor.settings;
+    let settings = &watched.floor.settings;
     let mut http1 = hyper::server::conn::http1::Builder::new();
     let head_buffer = head_buffer(settings.limit_request_line, settings.limit_request_field_size);
     // A client that closes its sending side is taken for gone, and its call, if it still waits, is not begun.
@@ -193,10 +200,10 @@ where
         // hyper keeps up to 100 on the stack; more cost an allocation a request.
         http1.max_headers(settings.limit_request_fields);
     }
-    let wire = TokioIo::new(Wire { floor: floor.clone(), watched: watched.clone() });
-    let (shared, watching) = (&floor, &watched);
+    let wire = TokioIo::new(Wire { watched: watched.clone() });
+    let watching = &watched;
     let ended = http1
-        .serve_connection(wire, service_fn(move |request| answer(shared, watching, service.clone(), request)))
+        .serve_connection(wire, service_fn(move |request| answer(watching, service.clone(), request)))
         .await;
     if ended.is_err() || watched.body_left.load(Ordering::Relaxed) {
         linger(&watched.stream).await;
@@ -229,7 +236,6 @@ pub(super) async fn linger(stream: &Shared) {
 
 /// One request, from the gate to the answer's head.
 async fn answer<S, B>(
-    floor: &Arc<Floor>,
     watched: &Arc<Watched>,
     service: S,
     request: Request<Incoming>,
@@ -238,10 +244,10 @@ where
     S: App<B>,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let ticket = Ticket::new(floor, watched, &request);
+    let floor = &watched.floor;
+    let ticket = Ticket::new(watched, &request);
     let has_body = !http_body::Body::is_end_stream(request.body());
-    watched
-        .enter(if has_body { Stage::Body } else { Stage::Answer }, floor.coarse_now.load(Ordering::Relaxed));
+    watched.enter(if has_body { Stage::Body } else { Stage::Answer });
     watched.body_bytes.store(0, Ordering::Relaxed);
     watched.body_left.store(has_body, Ordering::Relaxed);
     if let Err(refusal) = gate::check(&request, &floor.settings) {
@@ -249,7 +255,7 @@ where
     }
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(watched.peer);
-    let body = if has_body { Body::new(RequestBody::new(body, floor, watched)) } else { Body::empty() };
+    let body = if has_body { Body::new(RequestBody::new(body, watched)) } else { Body::empty() };
     let outcome = no_panic(service.oneshot(Request::from_parts(parts, body))).await;
     if watched.too_large.load(Ordering::Relaxed) {
         return Ok(refused(Refusal::BODY, ticket));
@@ -293,7 +299,6 @@ async fn no_panic<F: Future>(future: F) -> Option<F::Output> {
 
 /// The stream as hyper sees it; what passes is noted for the sweep.
 struct Wire {
-    floor: Arc<Floor>,
     watched: Arc<Watched>,
 }
 
@@ -303,9 +308,7 @@ impl AsyncRead for Wire {
         ready!(Pin::new(&mut *self.watched.stream.lock()).poll_read(cx, buf))?;
         if buf.filled().len() > before {
             match self.watched.stage() {
-                Stage::New | Stage::Idle => {
-                    self.watched.enter(Stage::Head, self.floor.coarse_now.load(Ordering::Relaxed))
-                }
+                Stage::New | Stage::Idle => self.watched.enter(Stage::Head),
                 Stage::Head | Stage::Body => {}
                 Stage::Answer => self.watched.ahead.store(true, Ordering::Relaxed),
             }
@@ -318,7 +321,7 @@ impl Wire {
     /// A client that reads is not idle.
     fn note_write(&self) {
         if self.watched.stage() == Stage::Idle {
-            self.watched.since.store(self.floor.coarse_now.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.watched.touch();
         }
     }
 }

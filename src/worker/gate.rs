@@ -90,7 +90,8 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
 
 /// An empty value is valid (RFC 9110, 7.2); otherwise host and perhaps port, and no user.
 fn is_host(value: &[u8]) -> bool {
-    value.is_empty()
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    value.iter().all(plain)
         || (!value.contains(&b'@')
             && http::uri::Authority::try_from(value).is_ok_and(|host| {
                 let port = host.as_str().rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));

@@ -52,6 +52,7 @@ const TABLE: [Part; 6] = [
             "http_body_util",
             "hyper",
             "hyper_util",
+            "itoa",
             "log",
             "nix",
             "pin_project_lite",
