@@ -34,3 +34,12 @@ mod worker;
 
 pub use app::{Body, Cache, CacheStats, Database, Error, Peer, Pool, PostgresSession, SqliteSession, Worker};
 pub use serve::{run, run_stock};
+
+/// The examples of the documents are compiled with the tests.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/applications.md")]
+    struct Applications;
+}

@@ -110,7 +110,10 @@ impl Program {
 
     /// Puts a file into the program's directory.
     pub fn file(self, name: &str, text: &str) -> Program {
-        fs::write(self.dir().join(name), text).expect("the temporary directory is writable");
+        let path = self.dir().join(name);
+        fs::create_dir_all(path.parent().expect("a file is in a folder"))
+            .expect("the temporary directory is writable");
+        fs::write(path, text).expect("the temporary directory is writable");
         self
     }
 

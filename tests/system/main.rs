@@ -16,6 +16,7 @@ mod limits;
 mod main_job;
 mod options;
 mod process;
+mod readme;
 mod reload;
 mod resize;
 mod shop;
