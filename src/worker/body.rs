@@ -18,14 +18,15 @@ use std::task::{Context, Poll, ready};
 pub(super) struct RequestBody {
     incoming: Incoming,
     left: u64,
+    is_begun: bool,
     watched: Arc<Watched>,
 }
 
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, watched: &Arc<Watched>) -> RequestBody {
-        watched.too_large.store(false, Ordering::Relaxed);
+        watched.body_bytes.store(0, Ordering::Relaxed);
         let left = watched.floor.settings.limit_request_body;
-        RequestBody { incoming, left, watched: watched.clone() }
+        RequestBody { incoming, left, is_begun: false, watched: watched.clone() }
     }
 
     fn read_to_its_end(&self) {
@@ -44,7 +45,13 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        if !std::mem::replace(&mut self.is_begun, true) {
+            // An app that was busy before it asked for the body costs the client no time.
+            self.watched.touch();
+        }
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.watched.body_awaited.store(polled.is_pending(), Ordering::Relaxed);
+        let frame = match ready!(polled) {
             Some(frame) => frame?,
             None => {
                 self.read_to_its_end();

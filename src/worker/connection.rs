@@ -65,6 +65,10 @@ pub(super) struct Watched {
     ahead: AtomicBool,
     /// The request's body was not read to its end.
     pub(super) body_left: AtomicBool,
+    /// The app waits for more of the body: what is slow is the client.
+    pub(super) body_awaited: AtomicBool,
+    /// The answer has begun: the server may no longer write one of its own.
+    pub(super) answering: AtomicBool,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -85,7 +89,7 @@ impl Watched {
     }
 
     /// The stage begins now.
-    fn touch(&self) {
+    pub(super) fn touch(&self) {
         self.since.store(self.floor.coarse_now.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
@@ -95,6 +99,9 @@ impl Watched {
 
     /// The answer is complete: what comes now is another request.
     pub(super) fn answered(&self) {
+        for flag in [&self.too_large, &self.body_awaited, &self.answering] {
+            flag.store(false, Ordering::Relaxed);
+        }
         let stage = if self.ahead.swap(false, Ordering::Relaxed) { Stage::Head } else { Stage::Idle };
         self.enter(stage);
     }
@@ -176,6 +183,8 @@ where
         too_large: AtomicBool::new(false),
         ahead: AtomicBool::new(false),
         body_left: AtomicBool::new(false),
+        body_awaited: AtomicBool::new(false),
+        answering: AtomicBool::new(false),
         task: Mutex::new(None),
     });
     let mut open = floor.connections.lock();
@@ -248,31 +257,46 @@ where
     let ticket = Ticket::new(watched, &request);
     let has_body = !http_body::Body::is_end_stream(request.body());
     watched.enter(if has_body { Stage::Body } else { Stage::Answer });
-    watched.body_bytes.store(0, Ordering::Relaxed);
     watched.body_left.store(has_body, Ordering::Relaxed);
-    if let Err(refusal) = gate::check(&request, &floor.settings) {
-        return Ok(refused(refusal, ticket));
-    }
+    let response = match gate::check(&request, &floor.settings) {
+        Ok(()) => ask_the_app(watched, service, request, has_body, ticket).await,
+        Err(refusal) => refused(refusal, ticket),
+    };
+    watched.answering.store(true, Ordering::Relaxed);
+    Ok(response)
+}
+
+async fn ask_the_app<S, B>(
+    watched: &Arc<Watched>,
+    service: S,
+    request: Request<Incoming>,
+    has_body: bool,
+    ticket: Ticket,
+) -> Response<AnswerBody<B>>
+where
+    S: App<B>,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(watched.peer);
     let body = if has_body { Body::new(RequestBody::new(body, watched)) } else { Body::empty() };
     let outcome = no_panic(service.oneshot(Request::from_parts(parts, body))).await;
     if watched.too_large.load(Ordering::Relaxed) {
-        return Ok(refused(Refusal::BODY, ticket));
+        return refused(Refusal::BODY, ticket);
     }
     let mut response = match outcome {
         Some(Ok(response)) => response,
         Some(Err(error)) => {
             log::error!("app failed error=\"{}\"", error.into());
-            return Ok(refused(Refusal::FAILED, ticket));
+            return refused(Refusal::FAILED, ticket);
         }
-        None => return Ok(refused(Refusal::FAILED, ticket)),
+        None => return refused(Refusal::FAILED, ticket),
     };
-    if floor.is_draining() {
+    if watched.floor.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let status = response.status();
-    Ok(response.map(|body| AnswerBody::app(body, ticket.with(status))))
+    response.map(|body| AnswerBody::app(body, ticket.with(status)))
 }
 
 /// The server's own answer; where it doubts the request's framing, the last one on its connection.

@@ -84,7 +84,8 @@ fn verdict(watched: &Watched, now: u64, settings: &Settings) -> Option<End> {
         Stage::Head => over(settings.header_timeout).then_some(End::TooSlow),
         Stage::Body => {
             let bytes = watched.body_bytes.load(Ordering::Relaxed);
-            (over(settings.body_timeout) && bytes < spent / 1000 * MIN_BODY_RATE).then_some(End::TooSlow)
+            let slow = over(settings.body_timeout) && bytes < spent / 1000 * MIN_BODY_RATE;
+            (slow && watched.body_awaited.load(Ordering::Relaxed)).then_some(End::TooSlow)
         }
         Stage::Answer => None,
     }
@@ -96,7 +97,9 @@ fn carry_out(watched: &Arc<Watched>, end: End) {
         End::Silent if watched.stream.lock().has_unread() => {}
         End::Silent => watched.abort(),
         End::TooSlow => {
-            let _ = watched.stream.lock().try_write(TOO_SLOW);
+            if !watched.answering.load(Ordering::Relaxed) {
+                let _ = watched.stream.lock().try_write(TOO_SLOW);
+            }
             watched.abort();
             let stream = watched.stream.clone();
             tokio::spawn(async move { linger(&stream).await });

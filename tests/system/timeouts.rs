@@ -197,3 +197,12 @@ fn keepalive_zero_closes_after_every_answer() {
     client.read_end().unwrap();
     server.stop();
 }
+
+#[test]
+fn a_body_that_the_app_does_not_ask_for_is_not_late() {
+    let mut server = Program::probe().workers(1).args("--body-timeout 500ms").start();
+    let mut client = server.connect();
+    client.send("GET /sleep?ms=2000 HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nha").unwrap();
+    assert_eq!(client.read().unwrap().status, 200);
+    server.stop();
+}
