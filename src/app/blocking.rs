@@ -84,8 +84,11 @@ impl Threads {
                 log::error!("handler call panicked message={:?}", panic_message(&*panic));
                 Error::Panicked
             });
-            // Nobody listens when the caller left or was told that it timed out.
-            let _ = sender.send(outcome);
+            // Nobody listens when the caller left or was told that it timed out. Then the result is dropped here,
+            // which runs code of the app: a panic in it must not end the thread either.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(sender.send(outcome)))) {
+                log::error!("handler result panicked message={:?}", panic_message(&*panic));
+            }
         }))?;
         let ticket = Ticket { shared: &self.shared, id };
         ticket.wait(receiver, deadline).await
@@ -376,6 +379,28 @@ mod tests {
             assert_eq!(threads.call(|| 2).await.unwrap(), 2);
             threads.close();
             assert!(matches!(threads.call(|| ()).await, Err(Error::QueueFull)));
+        });
+    }
+
+    #[test]
+    fn a_result_that_panics_when_nobody_takes_it_leaves_the_thread() {
+        struct Spiteful;
+        impl Drop for Spiteful {
+            fn drop(&mut self) {
+                panic!("on purpose");
+            }
+        }
+        run(async {
+            let threads = Threads::new(1, 10, Duration::from_millis(50));
+            let (release, _begun, call) = held();
+            let work = move || {
+                call();
+                Spiteful
+            };
+            assert!(matches!(threads.call(work).await, Err(Error::TimedOut)));
+            drop(release);
+            let next = tokio::time::timeout(LONG, threads.call(|| 2)).await;
+            assert_eq!(next.expect("the thread lives").unwrap(), 2);
         });
     }
 

@@ -132,8 +132,8 @@ impl PostgresSession {
             return Err(error);
         }
         self.statements.pop(sql);
-        // Outside a transaction the refused statement did nothing, and a new plan of it may do.
-        if !was_kept || self.in_transaction || self.suspect {
+        // Outside a transaction a new plan of the statement may do, provided that the old one did nothing.
+        if !was_kept || self.in_transaction || self.suspect || !never_ran(&error) {
             return Err(error);
         }
         let statement = self.prepare(sql)?;
@@ -287,6 +287,16 @@ pub(super) fn describe(error: &postgres::Error) -> String {
 fn is_stale(error: &postgres::Error) -> bool {
     let stale = [SqlState::FEATURE_NOT_SUPPORTED, SqlState::INVALID_SQL_STATEMENT_NAME];
     error.code().is_some_and(|code| stale.contains(code))
+}
+
+/// Whether the server refused the statement before it ran. The code does not say so: a procedure may commit, and
+/// then fail with any code. Only to repeat depends on this, since the names are the server's own affair.
+fn never_ran(error: &postgres::Error) -> bool {
+    let refusers = ["RevalidateCachedQuery", "FetchPreparedStatement"];
+    error.as_db_error().is_some_and(|refusal| {
+        // What went wrong inside a function says where.
+        refusal.where_().is_none() && refusal.routine().is_some_and(|name| refusers.contains(&name))
+    })
 }
 
 /// Whether the statement may begin or end a transaction. May say yes too often: that costs a round trip.

@@ -117,6 +117,38 @@ fn statements_are_kept_up_to_a_limit_and_forgotten_when_stale() {
 }
 
 #[test]
+fn a_refusal_that_is_the_statements_own_is_not_repeated() {
+    let cluster = cluster();
+    run(async {
+        let pool = on_postgres(&cluster).postgres();
+        // A procedure may commit before it fails, and with the very code of a stale plan.
+        let script = "CREATE TABLE calls (code text);
+            CREATE PROCEDURE commit_and_fail(code text) LANGUAGE plpgsql AS $$ BEGIN
+                INSERT INTO calls VALUES (code);
+                COMMIT;
+                IF code = 'absent' THEN EXECUTE 'EXECUTE absent'; END IF;
+                IF code <> '' THEN RAISE EXCEPTION 'no' USING ERRCODE = code; END IF;
+            END $$";
+        pool.run(move |db| Ok(db.batch_execute(script)?)).await.unwrap();
+        let call = |code| pool.run(move |db| Ok(db.execute("CALL commit_and_fail($1)", &[&code])?));
+        let mut calls = 0;
+        for code in ["0A000", "26000", "absent"] {
+            call("").await.unwrap(); // the statement is kept now
+            assert!(matches!(call(code).await, Err(Error::Postgres(_))), "{code}");
+            calls += 2;
+            assert_eq!(one::<i64>(&pool, "SELECT count(*) FROM calls").await, calls, "{code}");
+        }
+        // A sequence does not roll back, and a time of day has no year: 0A000 as well.
+        pool.run(|db| Ok(db.batch_execute("CREATE SEQUENCE runs")?)).await.unwrap();
+        let step = "SELECT nextval('runs'), date_part($1, localtime)";
+        let part = |unit| pool.run(move |db| Ok(db.query_one(step, &[&unit]).map(drop)?));
+        part("hour").await.unwrap();
+        assert!(matches!(part("year").await, Err(Error::Postgres(_))));
+        assert_eq!(one::<i64>(&pool, "SELECT last_value FROM runs").await, 2);
+    });
+}
+
+#[test]
 fn a_dirty_connection_is_never_handed_out_again() {
     type Work = fn(&mut PostgresSession) -> Result<(), Error>;
     fn execute(db: &mut PostgresSession, sql: &str) -> Result<(), Error> {
