@@ -4,8 +4,9 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// How long, in seconds, `pg_ctl` may take to start or stop the cluster.
@@ -20,6 +21,9 @@ pub struct Cluster {
     binaries: PathBuf,
     port: u16,
     as_nobody: bool,
+    /// Waits for the end of its standard input, which comes with this value or with a test process that was
+    /// killed, and then stops the cluster and removes the folder.
+    lifeline: Option<Child>,
 }
 
 impl Cluster {
@@ -28,7 +32,9 @@ impl Cluster {
         let folder = TempDir::with_prefix("ferricorn-postgres-").unwrap();
         // Free now; that somebody takes it before PostgreSQL does is unlikely, and fails loudly.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let cluster = Cluster { as_nobody: give_away(folder.path()), folder, binaries: binaries(), port };
+        let as_nobody = give_away(folder.path());
+        let mut cluster = Cluster { as_nobody, folder, binaries: binaries(), port, lifeline: None };
+        cluster.lifeline = Some(cluster.hold_lifeline());
         cluster.must("initdb", &["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]);
         cluster.restart();
         cluster
@@ -66,8 +72,21 @@ impl Cluster {
         }
     }
 
-    fn run(&self, program: &str, args: &[&str]) -> Output {
-        let program = self.binaries.join(program);
+    fn hold_lifeline(&self) -> Child {
+        let mut command = self.command(Path::new("sh"));
+        let stop = r#"read -r _; "$0" stop -m immediate -w -t "$1"; rm -rf "$2""#;
+        command
+            .args(["-c", stop])
+            .arg(self.binaries.join("pg_ctl"))
+            .arg(WAIT_SECONDS)
+            .arg(self.folder.path());
+        // A group of its own: what ends the tests by a signal to their group must not end it too.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    /// `program` as the user that PostgreSQL runs as.
+    fn command(&self, program: &Path) -> Command {
         let mut command = if self.as_nobody {
             let mut command = Command::new("setpriv");
             command.arg(format!("--reuid={USER}")).arg(format!("--regid={GROUP}")).arg("--clear-groups");
@@ -76,10 +95,15 @@ impl Cluster {
         } else {
             Command::new(program)
         };
-        command.args(args).env("PGDATA", self.folder.path().join("data")).current_dir(self.folder.path());
+        command.env("PGDATA", self.folder.path().join("data")).current_dir(self.folder.path());
+        command
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> Output {
+        let mut command = self.command(&self.binaries.join(program));
         // Not a pipe: the server inherits it, and reading to its end would wait for the server's.
         let said = std::fs::File::create(self.folder.path().join("said")).unwrap();
-        command.stdin(std::process::Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
+        command.args(args).stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
         let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stderr = std::fs::read(self.folder.path().join("said")).unwrap();
         Output { status, stdout: Vec::new(), stderr }
@@ -88,8 +112,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Also in a test that failed; already stopped is as good.
-        let _ = self.run("pg_ctl", &["stop", "-m", "immediate", "-w", "-t", WAIT_SECONDS]);
+        // Also in a test that failed. `wait` ends the standard input first.
+        if let Some(lifeline) = &mut self.lifeline {
+            let _ = lifeline.wait();
+        }
     }
 }
 
