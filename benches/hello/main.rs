@@ -12,21 +12,19 @@ mod figures;
 use figures::Figures;
 use std::fs;
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Connection, Program, Server, Target, proc};
 
-/// Each round measures both servers, one after the other, the first one in turn.
-const ROUNDS: usize = 7;
-const ROUND_SECONDS: u64 = 5;
+/// Each round loads all servers at the same time: what a virtual machine's neighbours take, they take from all alike.
+const ROUNDS: usize = 15;
+const ROUND_SECONDS: u64 = 3;
 const WARM_UP_SECONDS: u64 = 1;
 const CONNECTIONS: &str = "32";
 const STARTS: usize = 30;
 /// Requests before the memory is read, over this many connections one after the other.
 const MEMORY_REQUESTS: usize = 2000;
 const MEMORY_CONNECTIONS: usize = 20;
-/// Ticks of /proc/PID/stat in a second (USER_HZ, proc(5)).
-const TICKS_A_SECOND: f64 = 100.0;
 
 /// The server runs on one core and the client on the other.
 const ON_SERVER_CORE: [&str; 3] = ["taskset", "-c", "0"];
@@ -63,22 +61,19 @@ fn compare_cpu() {
     let bare = Program::example("bare_hyper").through(&ON_SERVER_CORE).spawn();
     bare.wait_listening();
     let servers = [("bare hyper", bare), ("service", start("hello_service")), ("hello", start("hello"))];
-    println!("\nCPU per keep-alive request, {ROUNDS} rounds of {ROUND_SECONDS} s, {CONNECTIONS} connections");
-    println!("  ferricorn with {HELLO_ARGS}; wrk -t1 -c{CONNECTIONS} -d{ROUND_SECONDS}s");
+    println!(
+        "\nCPU per keep-alive request, {ROUNDS} rounds of {ROUND_SECONDS} s, all servers loaded at the same time"
+    );
+    println!("  ferricorn with {HELLO_ARGS}; for each, wrk -t1 -c{CONNECTIONS} -d{ROUND_SECONDS}s");
     for (_, server) in &servers {
         assert_same_answer(server, &servers[0].1);
-        drive(server, WARM_UP_SECONDS);
     }
-    let mut costs = vec![Vec::new(); servers.len()];
-    for round in 0..ROUNDS {
-        // Another one comes first each time, so that a drift of the machine falls on all.
-        for at in (0..servers.len()).map(|at| (at + round) % servers.len()) {
-            costs[at].push(cpu_per_request(&servers[at].1));
-        }
-    }
-    for ((name, _), cost) in servers.iter().zip(&costs) {
-        let ratios = cost.iter().zip(&costs[0]).map(|(cost, bare)| cost / bare).collect();
-        println!("  {name:10}  {} µs", Figures::of(cost.clone()));
+    cpu_per_request(&servers, WARM_UP_SECONDS);
+    let rounds: Vec<Vec<f64>> = (0..ROUNDS).map(|_| cpu_per_request(&servers, ROUND_SECONDS)).collect();
+    for (at, (name, _)) in servers.iter().enumerate() {
+        let cost = rounds.iter().map(|round| round[at]).collect();
+        let ratios = rounds.iter().map(|round| round[at] / round[0]).collect();
+        println!("  {name:10}  {} µs", Figures::of(cost));
         println!("  {:10}  {} × bare hyper", "", Figures::of(ratios));
     }
 }
@@ -93,20 +88,33 @@ fn assert_same_answer(hello: &Server, bare: &Server) {
     assert!(one.field("date").is_some() && other.field("date").is_some());
 }
 
-/// Microseconds of CPU that all processes of the server used for one request.
-fn cpu_per_request(server: &Server) -> f64 {
-    let processes = [vec![server.pid()], proc::descendants(server.pid())].concat();
-    let ticks = || processes.iter().map(|&pid| proc::cpu_ticks(pid)).sum::<u64>();
-    let before = ticks();
-    let requests = drive(server, ROUND_SECONDS);
-    (ticks() - before) as f64 / TICKS_A_SECOND * 1e6 / requests as f64
+/// Microseconds of CPU that all processes of each server used for one request.
+fn cpu_per_request(servers: &[(&str, Server)], seconds: u64) -> Vec<f64> {
+    let used = |server: &Server| {
+        let processes = [vec![server.pid()], proc::descendants(server.pid())].concat();
+        processes.iter().map(|&pid| proc::cpu_time(pid)).sum::<Duration>()
+    };
+    let before: Vec<Duration> = servers.iter().map(|(_, server)| used(server)).collect();
+    let clients: Vec<Child> = servers.iter().map(|(_, server)| load(server, seconds)).collect();
+    let requests: Vec<u64> = clients.into_iter().map(requests_of).collect();
+    let costs = servers.iter().zip(before).zip(requests);
+    costs
+        .map(|(((_, server), before), requests)| {
+            (used(server) - before).as_secs_f64() * 1e6 / requests as f64
+        })
+        .collect()
 }
 
-/// Loads the server with wrk and returns how many requests it answered.
-fn drive(server: &Server, seconds: u64) -> u64 {
+fn load(server: &Server, seconds: u64) -> Child {
     let mut command = Command::new(ON_CLIENT_CORE[0]);
     command.args(&ON_CLIENT_CORE[1..]).args(["wrk", "-t1", "-c", CONNECTIONS, "-d", &format!("{seconds}s")]);
-    let output = command.arg(format!("http://{}/", server.addr())).output().expect("wrk is installed");
+    command.arg(format!("http://{}/", server.addr())).stdout(Stdio::piped());
+    command.spawn().expect("wrk is installed")
+}
+
+/// How many requests wrk had answered.
+fn requests_of(client: Child) -> u64 {
+    let output = client.wait_with_output().expect("wrk ends");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
     let line = text.lines().find(|line| line.contains(" requests in ")).expect("wrk sums up");

@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The fields of /proc/PID/stat that the tests look at.
 #[derive(Clone, Copy, Debug)]
 struct Stat {
     state: char,
     parent: i32,
-    cpu_ticks: u64,
 }
 
 /// True while the process runs; a zombie does not.
@@ -54,9 +54,13 @@ pub fn comm(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
-/// CPU time in user and kernel mode, in clock ticks (100 a second).
-pub fn cpu_ticks(pid: i32) -> u64 {
-    stat(pid).map_or(0, |stat| stat.cpu_ticks)
+/// The time that the living threads of the process were on a processor (/proc/PID/task/TID/schedstat).
+pub fn cpu_time(pid: i32) -> Duration {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
+    let nanoseconds = |thread: PathBuf| -> Option<u64> {
+        fs::read_to_string(thread.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    Duration::from_nanos(threads.flatten().filter_map(|thread| nanoseconds(thread.path())).sum())
 }
 
 /// How many files the process holds open.
@@ -80,9 +84,5 @@ fn stat(pid: i32) -> Option<Stat> {
     // The name is in parentheses and may itself hold spaces and parentheses.
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    Some(Stat {
-        state: fields.first()?.chars().next()?,
-        parent: fields.get(1)?.parse().ok()?,
-        cpu_ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
-    })
+    Some(Stat { state: fields.first()?.chars().next()?, parent: fields.get(1)?.parse().ok()? })
 }
