@@ -85,13 +85,13 @@ impl Body for RequestBody {
 /// A request under way. When it is dropped, the request is over.
 pub(super) struct Ticket {
     watched: Arc<Watched>,
-    line: Option<Box<Line>>,
+    line: Option<Line>,
     bytes: u64,
 }
 
 impl Ticket {
     pub(super) fn new<B>(watched: &Arc<Watched>, request: &Request<B>) -> Ticket {
-        let line = watched.floor.access_log.as_ref().map(|_| Box::new(Line::new(request, watched.peer)));
+        let line = watched.floor.access_log.as_ref().map(|_| Line::new(request));
         Ticket { watched: watched.clone(), line, bytes: 0 }
     }
 
@@ -113,7 +113,7 @@ impl Drop for Ticket {
             floor.retire("max_requests");
         }
         if let (Some(access_log), Some(line)) = (&floor.access_log, self.line.take()) {
-            access_log.write(&line, self.bytes);
+            access_log.write(&self.watched.client, &line, self.bytes);
         }
     }
 }

@@ -1,22 +1,17 @@
 //! One connection: hyper's HTTP/1 on a stream, watched from below for what hyper has no timers for.
 //! Not here: when it is too late (the sweep), what is allowed (the gate).
 
-use super::body::{AnswerBody, RequestBody, Ticket};
-use super::gate::{self, Refusal};
+use super::answer::Answering;
 use super::stream::{Shared, Stream};
-use super::{App, BoxError, Floor};
-use crate::app::{Body, Peer};
+use super::{App, BoxError, Floor, access_log};
+use crate::app::Peer;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use slab::Slab;
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -24,7 +19,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tower::ServiceExt;
 
 /// How much of an unwanted request is read and thrown away after the answer, and for how long: closing with bytes
 /// unread resets the connection, and the client may lose the answer (RFC 9112, 9.6).
@@ -54,6 +48,8 @@ pub(super) struct Watched {
     pub(super) floor: Arc<Floor>,
     pub(super) stream: Shared,
     pub(super) peer: Peer,
+    /// As the access log has it; empty where there is none.
+    pub(super) client: String,
     stage: AtomicU8,
     /// When the stage began, on the floor's coarse clock.
     since: AtomicU64,
@@ -177,6 +173,7 @@ where
         floor: floor.clone(),
         stream: Shared::new(stream),
         peer,
+        client: floor.access_log.as_ref().map_or_else(String::new, |_| access_log::client(peer)),
         stage: AtomicU8::new(Stage::New as u8),
         since: AtomicU64::new(floor.coarse_now.load(Ordering::Relaxed)),
         body_bytes: AtomicU64::new(0),
@@ -212,7 +209,7 @@ where
     let wire = TokioIo::new(Wire { watched: watched.clone() });
     let watching = &watched;
     let ended = http1
-        .serve_connection(wire, service_fn(move |request| answer(watching, service.clone(), request)))
+        .serve_connection(wire, service_fn(move |request| Answering::new(watching, service.clone(), request)))
         .await;
     if ended.is_err() || watched.body_left.load(Ordering::Relaxed) {
         linger(&watched.stream).await;
@@ -241,84 +238,6 @@ pub(super) async fn linger(stream: &Shared) {
         io::Result::Ok(())
     };
     let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
-}
-
-/// One request, from the gate to the answer's head.
-async fn answer<S, B>(
-    watched: &Arc<Watched>,
-    service: S,
-    request: Request<Incoming>,
-) -> Result<Response<AnswerBody<B>>, Infallible>
-where
-    S: App<B>,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    let floor = &watched.floor;
-    let ticket = Ticket::new(watched, &request);
-    let has_body = !http_body::Body::is_end_stream(request.body());
-    watched.enter(if has_body { Stage::Body } else { Stage::Answer });
-    watched.body_left.store(has_body, Ordering::Relaxed);
-    let response = match gate::check(&request, &floor.settings) {
-        Ok(()) => ask_the_app(watched, service, request, has_body, ticket).await,
-        Err(refusal) => refused(refusal, ticket),
-    };
-    watched.answering.store(true, Ordering::Relaxed);
-    Ok(response)
-}
-
-async fn ask_the_app<S, B>(
-    watched: &Arc<Watched>,
-    service: S,
-    request: Request<Incoming>,
-    has_body: bool,
-    ticket: Ticket,
-) -> Response<AnswerBody<B>>
-where
-    S: App<B>,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    let (mut parts, body) = request.into_parts();
-    parts.extensions.insert(watched.peer);
-    let body = if has_body { Body::new(RequestBody::new(body, watched)) } else { Body::empty() };
-    let outcome = no_panic(service.oneshot(Request::from_parts(parts, body))).await;
-    if watched.too_large.load(Ordering::Relaxed) {
-        return refused(Refusal::BODY, ticket);
-    }
-    let mut response = match outcome {
-        Some(Ok(response)) => response,
-        Some(Err(error)) => {
-            log::error!("app failed error=\"{}\"", error.into());
-            return refused(Refusal::FAILED, ticket);
-        }
-        None => return refused(Refusal::FAILED, ticket),
-    };
-    if watched.floor.is_draining() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    let status = response.status();
-    response.map(|body| AnswerBody::app(body, ticket.with(status)))
-}
-
-/// The server's own answer; where it doubts the request's framing, the last one on its connection.
-fn refused<B>(refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
-    let mut response = Response::new(AnswerBody::text(refusal.reason, ticket.with(refusal.status)));
-    *response.status_mut() = refusal.status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if refusal.status != StatusCode::INTERNAL_SERVER_ERROR {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-/// The future's output, or `None` when it panicked; the panic hook has logged it.
-async fn no_panic<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(poll) => poll.map(Some),
-        Err(_) => Poll::Ready(None),
-    })
-    .await
 }
 
 /// The stream as hyper sees it; what passes is noted for the sweep.

@@ -2,6 +2,7 @@
 
 mod accept;
 mod access_log;
+mod answer;
 mod body;
 mod connection;
 mod gate;
