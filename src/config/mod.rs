@@ -32,6 +32,7 @@ pub type Environment = HashMap<String, String>;
 pub struct Settings {
     pub bind: Vec<Bind>,
     pub backlog: u32,
+    pub reuse_port: bool,
     /// `auto` is resolved.
     pub workers: u32,
     pub max_workers: u32,
@@ -197,6 +198,7 @@ impl Settings {
         Settings {
             bind: Vec::new(),
             backlog: 0,
+            reuse_port: false,
             workers: 0,
             max_workers: 0,
             threads: 0,

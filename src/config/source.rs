@@ -214,6 +214,9 @@ fn command() -> Command {
             .action(action)
             .allow_hyphen_values(true)
             .help(format!("{} Allowed: {}. [default: {}]", setting.about, setting.allowed, setting.default));
+        if setting.is_switch() {
+            arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true");
+        }
         if let Some(short) = setting.short {
             arg = arg.short(short);
         }

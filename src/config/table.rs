@@ -32,6 +32,11 @@ impl Setting {
         self.key.split_once('.').map_or(self.key, |(_, name)| name)
     }
 
+    /// A flag that may stand without its value.
+    pub(super) fn is_switch(&self) -> bool {
+        ["true", "false"].contains(&self.default)
+    }
+
     pub(super) fn is_secret(&self) -> bool {
         self.key == "database.url"
     }
@@ -102,6 +107,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_number,
         "a number from 1 to 65535",
         "Connections that may wait to be accepted, per address; the kernel cuts it at net.core.somaxconn."
+    ),
+    row!(
+        "reuse_port",
+        None,
+        ["reuse-port"],
+        "false",
+        v::switch,
+        any,
+        [reuse_port],
+        v::show_number,
+        "true or false; the flag alone is true",
+        "Gives each worker a queue of its own at every TCP address (SO_REUSEPORT). Fixed at start."
     ),
     row!(
         "workers",

@@ -65,6 +65,15 @@ pub(super) fn count<T: TryFrom<u64>>(raw: &Raw) -> Option<T> {
     T::try_from(number).ok()
 }
 
+/// On or off; in a flag, the word.
+pub(super) fn switch(raw: &Raw) -> Option<bool> {
+    match raw {
+        Raw::Boolean(value) => Some(*value),
+        Raw::Text(text) => text.parse().ok(),
+        Raw::Integer(_) | Raw::Float(_) | Raw::List(_) | Raw::Other(_) => None,
+    }
+}
+
 /// `auto` is 0 until the number of processors is asked for.
 pub(super) fn workers(raw: &Raw) -> Option<u32> {
     if raw.text() == Some("auto") { Some(0) } else { count(raw).filter(|workers| *workers > 0) }

@@ -8,7 +8,7 @@ use signal_hook::consts::signal::{
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -53,8 +53,8 @@ impl Ears {
         self.signals.iter_mut().flat_map(SignalDelivery::pending).map(meaning).collect()
     }
 
-    /// Waits for a signal, a bell, or `deadline`.
-    pub(super) fn wait(&self, deadline: Option<Instant>) {
+    /// Waits for a signal, a bell, something at one of `others`, or `deadline`.
+    pub(super) fn wait(&self, deadline: Option<Instant>, others: Vec<BorrowedFd<'_>>) {
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up, so as not to wake just before the deadline.
             let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
@@ -62,8 +62,8 @@ impl Ears {
         });
         let signals = self.signals.as_ref().map(|signals| signals.get_read().as_fd());
         let bell = self.bell.as_ref().map(AsFd::as_fd);
-        let mut fds: Vec<PollFd<'_>> =
-            signals.into_iter().chain(bell).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let fds = signals.into_iter().chain(bell).chain(others);
+        let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // An interrupted or failed wait only means that the loop looks early.
         let _ = poll(&mut fds, timeout);
     }

@@ -1,11 +1,12 @@
 //! The listening sockets: bound once by the master, shared by all workers. Not here: accepting.
 
 use crate::config::Bind;
-use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
+use nix::cmsg_space;
+use nix::sys::socket::{Backlog, ControlMessageOwned, MsgFlags, listen, recvmsg, setsockopt, sockopt};
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -68,6 +69,22 @@ impl fmt::Display for Listener {
             Place::Unix(path, _) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// For a worker: takes a listening socket that the master offers. `WouldBlock` where none is.
+pub(crate) fn receive(offers: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut byte = [0];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    let mut space = cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(offers.as_raw_fd(), &mut bytes, Some(&mut space), flags)?;
+    let rights = message.cmsgs()?.find_map(|rights| match rights {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    let fd = rights.ok_or(ErrorKind::InvalidData)?;
+    // SAFETY: the kernel has just made this descriptor for us, and there was room for no other.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {

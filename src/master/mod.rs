@@ -4,12 +4,15 @@
 mod arbiter;
 mod crew;
 mod ears;
+mod group;
 mod listener;
 mod pidfile;
 mod process;
+mod queues;
 mod words;
 
 pub(crate) use arbiter::Setup;
+pub(crate) use listener::receive;
 pub(crate) use process::unblock_signals;
 
 use crate::config::{Bind, Settings};
@@ -18,14 +21,16 @@ use crate::scoreboard::{Board, Seat};
 use arbiter::{Arbiter, Ending, Event, Generation, Order, Policy, SlotId};
 use crew::{Crew, Role};
 use ears::{Ears, Meaning};
+use group::Group;
 use listener::Listener;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pidfile::Pidfile;
+use queues::Queues;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -49,6 +54,8 @@ pub(crate) struct Post {
     pub(crate) settings: Settings,
     pub(crate) seat: &'static Seat,
     pub(crate) listeners: Vec<OwnedFd>,
+    /// With `reuse_port`, where queues are offered in which something waits and that nobody serves.
+    pub(crate) offers: Option<UnixDatagram>,
     /// A byte written here makes the master look at the board; its end says that the master is gone.
     pub(crate) bell: UnixStream,
 }
@@ -71,7 +78,7 @@ pub(crate) fn run(settings: Settings, roles: &Roles<'_>) -> Result<(), Failure> 
     process::set_comm(&settings.proc_name, "master");
     logging::sign_as("master");
     let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
-    let Some(listeners) = bind_all(&settings, &mut ears)? else { return Ok(()) };
+    let Some((listeners, queues)) = bind_all(&settings, &mut ears)? else { return Ok(()) };
     let pidfile = settings
         .pidfile
         .as_deref()
@@ -79,7 +86,7 @@ pub(crate) fn run(settings: Settings, roles: &Roles<'_>) -> Result<(), Failure> 
         .transpose()
         .map_err(|error| Failure::Pidfile { path: settings.pidfile.clone().unwrap_or_default(), error });
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
-    let ended = pidfile.and_then(|_pidfile| Master::new(settings, listeners, ears, roles)?.run());
+    let ended = pidfile.and_then(|_pidfile| Master::new(settings, listeners, queues, ears, roles)?.run());
     log::info!("stopped");
     ended
 }
@@ -88,6 +95,7 @@ struct Master<'a> {
     roles: &'a Roles<'a>,
     ears: Ears,
     listeners: Vec<Listener>,
+    queues: Queues,
     board: Board,
     arbiter: Arbiter,
     crew: Crew,
@@ -102,6 +110,7 @@ impl<'a> Master<'a> {
     fn new(
         settings: Settings,
         listeners: Vec<Listener>,
+        queues: Queues,
         ears: Ears,
         roles: &'a Roles<'a>,
     ) -> Result<Master<'a>, Failure> {
@@ -116,6 +125,7 @@ impl<'a> Master<'a> {
             roles,
             ears,
             listeners,
+            queues,
             board,
             arbiter,
             crew,
@@ -131,6 +141,7 @@ impl<'a> Master<'a> {
             self.watch();
             let now = Instant::now();
             for event in mem::take(&mut self.learnt) {
+                self.queues.observe(event);
                 self.arbiter.observe(event, now);
             }
             for order in self.arbiter.decide(now) {
@@ -139,8 +150,11 @@ impl<'a> Master<'a> {
                 }
                 self.carry_out(order);
             }
+            self.queues.tend(self.arbiter.wanted(), now);
             if self.learnt.is_empty() {
-                self.ears.wait(self.arbiter.next_deadline());
+                let deadlines =
+                    [self.arbiter.next_deadline(), self.queues.next_deadline(self.arbiter.wanted(), now)];
+                self.ears.wait(deadlines.into_iter().flatten().min(), self.queues.unserved(now));
             }
         }
     }
@@ -174,15 +188,21 @@ impl<'a> Master<'a> {
             Order::KillSetup => self.crew.send(Role::Setup, Signal::SIGKILL),
             Order::Drain { slot, why } => {
                 log::info!("worker told to drain slot={slot} why={why}");
+                self.queues.leave(slot);
                 self.crew.send(Role::Worker(slot), Signal::SIGTERM);
             }
-            Order::Quit(slot) => self.crew.send(Role::Worker(slot), Signal::SIGQUIT),
+            Order::Quit(slot) => {
+                self.queues.leave(slot);
+                self.crew.send(Role::Worker(slot), Signal::SIGQUIT);
+            }
             Order::Abort { slot, silent } => {
                 log::error!("worker timed out slot={slot} silent={silent:.1?} sent=SIGABRT");
+                self.queues.leave(slot);
                 self.crew.send(Role::Worker(slot), Signal::SIGABRT);
             }
             Order::Kill { slot, why } => {
                 log::warn!("worker killed slot={slot} overdue={why} sent=SIGKILL");
+                self.queues.leave(slot);
                 self.crew.send(Role::Worker(slot), Signal::SIGKILL);
             }
             Order::Reread => self.reread(),
@@ -193,6 +213,7 @@ impl<'a> Master<'a> {
             }
             Order::CloseListeners => {
                 log::info!("stopping");
+                self.queues.stop();
                 self.listeners.clear();
             }
             Order::Say(notice) => words::say(notice),
@@ -206,7 +227,7 @@ impl<'a> Master<'a> {
         let seat = self.board.seat(slot);
         seat.clear();
         let since = Instant::now();
-        match self.fork_worker(slot, settings, seat) {
+        match self.fork_worker(slot, generation, settings, seat) {
             Ok(pid) => {
                 log::info!("worker spawned slot={slot} pid={pid} generation={generation}");
                 self.crew.add(Role::Worker(slot), pid, since, Some(seat));
@@ -218,9 +239,17 @@ impl<'a> Master<'a> {
         }
     }
 
-    fn fork_worker(&mut self, slot: SlotId, settings: Settings, seat: &'static Seat) -> io::Result<Pid> {
-        let listeners = self.listeners.iter().map(Listener::share).collect::<io::Result<_>>()?;
-        let post = Post { slot, settings, seat, listeners, bell: self.ears.workers_bell()? };
+    fn fork_worker(
+        &mut self,
+        slot: SlotId,
+        generation: Generation,
+        settings: Settings,
+        seat: &'static Seat,
+    ) -> io::Result<Pid> {
+        let mut listeners = self.listeners.iter().map(Listener::share).collect::<io::Result<Vec<_>>>()?;
+        listeners.extend(self.queues.assign(slot, generation, self.arbiter.wanted())?);
+        let (offers, bell) = (self.queues.workers_end()?, self.ears.workers_bell()?);
+        let post = Post { slot, settings, seat, listeners, offers, bell };
         let name = format!("w{slot}");
         self.fork(&name, |roles| (roles.work)(post))
     }
@@ -243,6 +272,7 @@ impl<'a> Master<'a> {
             self.ears.close();
             self.listeners.iter_mut().for_each(Listener::keep_file);
             self.listeners.clear();
+            self.queues.clear();
             process::set_comm(&self.current.1.proc_name, role);
             logging::sign_as(role);
             work(self.roles)
@@ -294,6 +324,7 @@ fn fixed_until_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     [
         ("bind", old.bind != new.bind),
         ("backlog", old.backlog != new.backlog),
+        ("reuse_port", old.reuse_port != new.reuse_port),
         ("max_workers", old.max_workers != new.max_workers),
         ("pidfile", old.pidfile != new.pidfile),
         ("database.setup", old.database.setup != new.database.setup),
@@ -304,13 +335,25 @@ fn fixed_until_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
 }
 
 /// Binds every address; `None` where a signal asked to stop meanwhile.
-fn bind_all(settings: &Settings, ears: &mut Ears) -> Result<Option<Vec<Listener>>, Failure> {
+fn bind_all(settings: &Settings, ears: &mut Ears) -> Result<Option<(Vec<Listener>, Queues)>, Failure> {
     let mut listeners = Vec::new();
+    let mut queues = Queues::new().map_err(|error| Failure::System { doing: "make a socket pair", error })?;
     for bind in &settings.bind {
         let mut tries = 1;
-        let listener = loop {
-            match Listener::bind(bind, settings.backlog) {
-                Ok(listener) => break listener,
+        loop {
+            let bound = match bind {
+                Bind::Tcp { host, port } if settings.reuse_port => Group::open(host, *port, settings.backlog)
+                    .map(|group| {
+                        log::info!("listening on={group}");
+                        queues.add(group);
+                    }),
+                Bind::Tcp { .. } | Bind::Unix(_) => Listener::bind(bind, settings.backlog).map(|listener| {
+                    log::info!("listening on={listener}");
+                    listeners.push(listener);
+                }),
+            };
+            match bound {
+                Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::AddrInUse && tries < BIND_TRIES => {
                     log::warn!("address in use bind={bind} try={tries} of={BIND_TRIES}");
                     tries += 1;
@@ -320,18 +363,16 @@ fn bind_all(settings: &Settings, ears: &mut Ears) -> Result<Option<Vec<Listener>
                 }
                 Err(error) => return Err(Failure::Bind { bind: bind.clone(), error }),
             }
-        };
-        log::info!("listening on={listener}");
-        listeners.push(listener);
+        }
     }
-    Ok(Some(listeners))
+    Ok(Some((listeners, queues)))
 }
 
 /// Waits a moment; true when a signal asked to stop.
 fn pause(ears: &mut Ears) -> bool {
     let deadline = Instant::now() + BIND_PAUSE;
     while Instant::now() < deadline {
-        ears.wait(Some(deadline));
+        ears.wait(Some(deadline), Vec::new());
         if ears.signals().iter().any(|signal| matches!(signal, Meaning::Wish(Event::Drain | Event::Halt, _)))
         {
             return true;

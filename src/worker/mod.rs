@@ -21,8 +21,8 @@ use http::{Request, Response};
 use signals::{Asked, Signals};
 use std::error::Error;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -44,7 +44,15 @@ pub(crate) struct Post {
     pub(crate) settings: Settings,
     pub(crate) seat: &'static Seat,
     pub(crate) listeners: Vec<OwnedFd>,
+    pub(crate) offers: Option<Offers>,
     pub(crate) bell: UnixStream,
+}
+
+/// Where the master offers queues in which something waits and that nobody serves.
+pub(crate) struct Offers {
+    pub(crate) offers: UnixDatagram,
+    /// Takes one; `WouldBlock` where there is none.
+    pub(crate) take: fn(BorrowedFd<'_>) -> io::Result<OwnedFd>,
 }
 
 /// A tower service that the worker can serve: cloned for each connection, its answers' bodies streamed.
@@ -151,12 +159,15 @@ where
         coarse_now: AtomicU64::new(0),
     });
     let (stop_accepting, stopped) = watch::channel(false);
-    let accepting: Vec<_> = listeners
+    let mut accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| {
             tokio::spawn(accept::accept(floor.clone(), listener, service.clone(), stopped.clone()))
         })
         .collect();
+    if let Some(offers) = post.offers {
+        accepting.push(tokio::spawn(accept::take_offers(floor.clone(), offers, service, stopped)));
+    }
     tokio::spawn(sweep::sweep(floor.clone(), worker));
     signals.booted();
     floor.show(Phase::Serving);

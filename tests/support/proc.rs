@@ -17,6 +17,11 @@ pub fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
 }
 
+/// True while the process is stopped by a signal.
+pub fn is_stopped(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state == 'T')
+}
+
 /// The living children of `parent`, in the order of their pids.
 pub fn children(parent: i32) -> Vec<i32> {
     let mut found: Vec<i32> = all()

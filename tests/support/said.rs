@@ -12,6 +12,8 @@ pub enum Said {
     ReloadRequested,
     ReloadDone,
     ReloadRefused,
+    /// How many workers there should be, since TTIN or TTOU.
+    Wanted,
     /// TTIN beyond `max_workers`.
     AtMaximum,
     /// TTOU at one worker.
@@ -44,6 +46,7 @@ impl Said {
             Said::ReloadRequested => "signal received signal=HUP",
             Said::ReloadDone => "reload done",
             Said::ReloadRefused => "reload refused",
+            Said::Wanted => "workers wanted",
             Said::AtMaximum => "workers at maximum",
             Said::AtMinimum => "workers at minimum",
             Said::BackOff => "worker backed off",

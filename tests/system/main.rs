@@ -19,6 +19,7 @@ mod process;
 mod readme;
 mod reload;
 mod resize;
+mod reuse_port;
 mod shop;
 mod signals;
 mod stop;

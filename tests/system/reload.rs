@@ -11,17 +11,27 @@ const RELOADS: u64 = 10;
 
 #[test]
 fn ten_reloads_lose_none_of_20_000_requests_on_kept_connections() {
-    reload_under(|load| load);
+    reload_under("", |load| load);
 }
 
 #[test]
 fn ten_reloads_lose_none_of_20_000_requests_on_connections_of_their_own() {
-    reload_under(Load::without_keep_alive);
+    reload_under("", Load::without_keep_alive);
 }
 
-fn reload_under(kind: impl FnOnce(Load) -> Load) {
+#[test]
+fn ten_reloads_with_queues_lose_none_of_20_000_requests_on_kept_connections() {
+    reload_under("--reuse-port", |load| load);
+}
+
+#[test]
+fn ten_reloads_with_queues_lose_none_of_20_000_requests_on_connections_of_their_own() {
+    reload_under("--reuse-port", Load::without_keep_alive);
+}
+
+fn reload_under(args: &str, kind: impl FnOnce(Load) -> Load) {
     let _alone = alone();
-    let mut server = Program::probe().workers(2).start();
+    let mut server = Program::probe().workers(2).args(args).start();
     let load = kind(Load::on(server.target())).at_least(REQUESTS).start();
     for done in 1..=RELOADS {
         server.signal(SIGHUP);

@@ -5,20 +5,31 @@ use nix::sys::signal::Signal::{SIGTTIN, SIGTTOU};
 
 const REQUESTS: u64 = 20_000;
 const SIGNALS: u64 = 20;
+const BURSTS: u64 = 10;
 
 #[test]
 fn twenty_changes_of_size_lose_none_of_20_000_requests_on_kept_connections() {
-    resize_under(|load| load);
+    resize_under("", |load| load);
 }
 
 #[test]
 fn twenty_changes_of_size_lose_none_of_20_000_requests_on_connections_of_their_own() {
-    resize_under(Load::without_keep_alive);
+    resize_under("", Load::without_keep_alive);
 }
 
-fn resize_under(kind: impl FnOnce(Load) -> Load) {
+#[test]
+fn twenty_changes_of_size_with_queues_lose_none_of_20_000_requests_on_kept_connections() {
+    resize_under("--reuse-port", |load| load);
+}
+
+#[test]
+fn twenty_changes_of_size_with_queues_lose_none_of_20_000_requests_on_connections_of_their_own() {
+    resize_under("--reuse-port", Load::without_keep_alive);
+}
+
+fn resize_under(args: &str, kind: impl FnOnce(Load) -> Load) {
     let _alone = alone();
-    let mut server = Program::probe().workers(2).start();
+    let mut server = Program::probe().workers(2).args(args).start();
     let load = kind(Load::on(server.target())).at_least(REQUESTS).start();
     let (mut ready, mut exited) = (2, 0);
     for sent in 1..=SIGNALS {
@@ -38,6 +49,52 @@ fn resize_under(kind: impl FnOnce(Load) -> Load) {
     report.assert_none_failed();
     assert!(report.sent >= REQUESTS, "{report}");
     assert_eq!(server.workers().len(), 2);
+    server.stop();
+}
+
+#[test]
+fn bursts_lose_none_of_20_000_requests_on_kept_connections() {
+    bursts_under("", |load| load);
+}
+
+#[test]
+fn bursts_lose_none_of_20_000_requests_on_connections_of_their_own() {
+    bursts_under("", Load::without_keep_alive);
+}
+
+#[test]
+fn bursts_with_queues_lose_none_of_20_000_requests_on_kept_connections() {
+    bursts_under("--reuse-port", |load| load);
+}
+
+#[test]
+fn bursts_with_queues_lose_none_of_20_000_requests_on_connections_of_their_own() {
+    bursts_under("--reuse-port", Load::without_keep_alive);
+}
+
+/// Changes of size that overtake each other: workers are told to go while others boot, drain, or are about to start.
+fn bursts_under(args: &str, kind: impl FnOnce(Load) -> Load) {
+    let _alone = alone();
+    let mut server = Program::probe().workers(2).args(args).start();
+    let load = kind(Load::on(server.target())).at_least(REQUESTS).start();
+    for burst in 1..=BURSTS {
+        for signal in [SIGTTIN, SIGTTIN, SIGTTIN, SIGTTOU, SIGTTIN, SIGTTOU, SIGTTOU] {
+            let wanted = server.count(Said::Wanted) + server.count(Said::AtMinimum);
+            server.signal(signal);
+            eventually(DEADLINE, "the signal is heard", || {
+                server.count(Said::Wanted) + server.count(Said::AtMinimum) > wanted
+            });
+        }
+        server.signal(SIGTTOU);
+        load.wait_answered(burst * REQUESTS / BURSTS);
+    }
+    let report = load.finish();
+    report.assert_none_failed();
+    assert!(report.sent >= REQUESTS, "{report}");
+    eventually(DEADLINE, "as many are there as are wanted", || {
+        let wanted = server.wait_count(Said::Wanted, server.count(Said::Wanted)).number("workers");
+        server.workers().len() == usize::try_from(wanted).unwrap()
+    });
     server.stop();
 }
 

@@ -148,6 +148,11 @@ impl Arbiter {
         orders
     }
 
+    /// How many workers there should be.
+    pub(super) fn wanted(&self) -> u32 {
+        self.wanted
+    }
+
     /// When to ask again if nothing happens; `None`: never.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let deadlines = self.slots.iter().filter_map(|slot| slot.deadline(self.policy_of(slot)));

@@ -1,0 +1,218 @@
+//! `reuse_port`: queues of their own for the workers, and nothing lost in them, whatever becomes of their worker.
+
+use crate::support::{Connection, DEADLINE, Load, Program, Said, Server, Target, alone, eventually, proc};
+use nix::sys::signal::Signal::{self, SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTTIN, SIGTTOU};
+use std::net::SocketAddr;
+
+/// How many connections wait in the queue of a worker that does not run.
+const WAITING: usize = 200;
+
+/// A server with one worker, which is stopped, and connections with a request each in its queue.
+fn stopped_with_a_queue() -> (Server, i32, Vec<Connection>) {
+    let server = Program::probe().workers(1).args("--reuse-port --graceful-timeout 2s").start();
+    let worker = server.worker();
+    stop(&server, worker);
+    let mut clients: Vec<Connection> = (0..WAITING).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("GET /pid HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    }
+    (server, worker, clients)
+}
+
+fn stop(server: &Server, worker: i32) {
+    server.signal_to(worker, SIGSTOP);
+    eventually(DEADLINE, "the worker stands still", || proc::is_stopped(worker));
+}
+
+/// One worker more, which is ready.
+fn grow(server: &Server) -> i32 {
+    let ready = server.count(Said::Ready);
+    server.signal(SIGTTIN);
+    server.wait_count(Said::Ready, ready + 1).number("pid")
+}
+
+/// Every client is answered, and not by `not_by`.
+#[track_caller]
+fn assert_none_lost(clients: Vec<Connection>, not_by: &[i32]) {
+    for (number, mut client) in clients.into_iter().enumerate() {
+        let answer = client.read().unwrap_or_else(|failure| panic!("client {number} is lost: {failure}"));
+        assert_eq!(answer.status, 200);
+        assert!(!not_by.contains(&answer.worker()), "client {number}");
+    }
+}
+
+#[test]
+fn what_waits_on_a_stopped_worker_is_served_by_another_when_there_is_one_less() {
+    let (mut server, stopped, clients) = stopped_with_a_queue();
+    let other = grow(&server);
+    server.signal(SIGTTOU);
+    assert_none_lost(clients, &[stopped]);
+    let exited = server.wait_about(Said::Exited, stopped);
+    assert!(exited.raw.contains("SIGKILL"), "it overran graceful_timeout: {}", exited.raw);
+    assert_eq!(server.worker(), other);
+    assert_eq!(server.get("/pid").worker(), other);
+    server.stop();
+}
+
+#[test]
+fn what_waits_on_a_killed_worker_is_served_by_its_successor() {
+    let (mut server, stopped, clients) = stopped_with_a_queue();
+    server.signal_to(stopped, SIGKILL);
+    assert_none_lost(clients, &[stopped]);
+    server.stop();
+}
+
+#[test]
+fn what_waits_on_a_killed_worker_is_served_by_another_when_there_is_one_less() {
+    let (mut server, stopped, clients) = stopped_with_a_queue();
+    let other = grow(&server);
+    server.signal(SIGTTOU);
+    server.signal_to(stopped, SIGKILL);
+    assert_none_lost(clients, &[stopped]);
+    eventually(DEADLINE, "one is left", || server.workers() == [other]);
+    server.stop();
+}
+
+#[test]
+fn what_waits_is_offered_until_somebody_lives_to_take_it() {
+    let (mut server, stopped, clients) = stopped_with_a_queue();
+    let other = grow(&server);
+    stop(&server, other);
+    // Nobody runs who could take it: not the one that is to go, nor the one that stays, which dies in the end.
+    server.signal(SIGTTOU);
+    server.wait_about(Said::Exited, stopped);
+    server.signal_to(other, SIGKILL);
+    assert_none_lost(clients, &[stopped, other]);
+    server.stop();
+}
+
+#[test]
+fn what_waits_on_a_worker_that_hangs_is_served_when_it_is_given_up() {
+    let server = Program::probe().workers(1).args("--reuse-port --timeout 1s");
+    let mut server = server.start();
+    let hanging = server.worker();
+    stop(&server, hanging);
+    let clients: Vec<Connection> = (0..WAITING)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send("GET /pid HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    assert_none_lost(clients, &[hanging]);
+    server.stop();
+}
+
+#[test]
+fn a_worker_that_wakes_after_it_was_given_up_leaves_as_it_should() {
+    let (mut server, stopped, clients) = stopped_with_a_queue();
+    grow(&server);
+    server.signal(SIGTTOU);
+    server.signal_to(stopped, SIGCONT);
+    assert_none_lost(clients, &[]);
+    assert_eq!(server.wait_about(Said::Exited, stopped).value("cause"), Some("exit code 0"));
+    server.stop();
+}
+
+#[test]
+fn each_worker_has_a_queue_at_each_tcp_address() {
+    let mut server = Program::probe()
+        .bind("127.0.0.1:0,unix:server.sock,127.0.0.1:0")
+        .workers(3)
+        .args("--reuse-port")
+        .start();
+    server.wait_count(Said::Listening, 3);
+    let targets: Vec<Target> = server
+        .log()
+        .iter()
+        .filter(|line| line.is(Said::Listening))
+        .map(|line| Target::named(line.value("on").unwrap(), server.dir()))
+        .collect();
+    for target in &targets {
+        if let Target::Tcp(addr) = target {
+            assert_eq!(queues(*addr), 3, "{addr}");
+        }
+        Load::on(target.clone()).without_keep_alive().at_least(300).start().finish().assert_none_failed();
+    }
+    server.stop();
+    for target in &targets {
+        assert!(Connection::open(target).is_err(), "{target:?}");
+    }
+}
+
+#[test]
+fn another_server_is_kept_off_the_address() {
+    let mut server = Program::probe().workers(2).args("--reuse-port").start();
+    let second = Program::probe().bind(&server.addr().to_string()).args("-w 1 --reuse-port").run();
+    assert_eq!(second.code, Some(1), "{second:?}");
+    assert_eq!(server.get("/").status, 200);
+    server.stop();
+}
+
+#[test]
+fn resizes_and_reloads_take_no_more_queues_than_there_were_workers() {
+    let mut server = Program::probe().workers(1).args("--reuse-port").start();
+    for _ in 0..3 {
+        for signal in [SIGTTIN, SIGTTIN, SIGHUP, SIGTTOU, SIGTTOU] {
+            carry_out(&server, signal);
+        }
+    }
+    let queues = queues(server.addr());
+    assert!((1..=3).contains(&queues), "{queues} queues");
+    assert_eq!(server.get("/pid").worker(), server.worker());
+    server.stop();
+}
+
+fn carry_out(server: &Server, signal: Signal) {
+    let said = match signal {
+        SIGTTIN => Said::Ready,
+        SIGTTOU => Said::Exited,
+        _ => Said::ReloadDone,
+    };
+    let count = server.count(said);
+    let wanted = server.workers().len();
+    server.signal(signal);
+    server.wait_count(said, count + 1);
+    if signal == SIGHUP {
+        eventually(DEADLINE, "the old ones have left", || server.workers().len() == wanted);
+    }
+}
+
+/// How many sockets listen on the address, as /proc/net/tcp has them (proc(5)): its state 0A.
+fn queues(addr: SocketAddr) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", addr.port());
+    let listens = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some("0A")
+    };
+    table.lines().filter(listens).count()
+}
+
+#[test]
+fn connections_are_spread_evenly() {
+    let _alone = alone();
+    let mut server = Program::probe().workers(8).args("--reuse-port").start();
+    let shares = shares(&server, 400);
+    // The goal is 0.2. To stay above 0.35 by chance happens in one run of 10^7.
+    assert!(variation(&shares, 8) <= 0.35, "{shares:?}");
+    server.stop();
+}
+
+/// Opens connections one after the other, keeps them, and says how many each worker has.
+fn shares(server: &Server, count: usize) -> Vec<usize> {
+    let mut clients: Vec<Connection> = (0..count).map(|_| server.connect()).collect();
+    let mut workers = std::collections::BTreeMap::<i32, usize>::new();
+    for client in &mut clients {
+        *workers.entry(client.get("/pid").unwrap().worker()).or_default() += 1;
+    }
+    workers.into_values().collect()
+}
+
+/// The coefficient of variation: standard deviation over mean.
+fn variation(shares: &[usize], workers: usize) -> f64 {
+    let mean = shares.iter().sum::<usize>() as f64 / workers as f64;
+    let absent = (workers - shares.len()) as f64 * mean.powi(2);
+    let square = shares.iter().map(|share| (*share as f64 - mean).powi(2)).sum::<f64>() + absent;
+    (square / workers as f64).sqrt() / mean
+}
