@@ -46,6 +46,7 @@ fn app(worker: Worker) -> Router {
         .route("/bytes", get(bytes))
         .route("/headers", any(headers))
         .route("/pid", get(async || process::id().to_string()))
+        .route("/env", get(env))
         .route("/cached", get(cached))
         .route("/db", get(db))
         .route("/db/sleep", get(db_sleep))
@@ -72,6 +73,16 @@ struct Message {
 
 async fn echo(Query(Message { msg }): Query<Message>) -> String {
     msg
+}
+
+#[derive(Deserialize)]
+struct Name {
+    name: String,
+}
+
+/// A variable of the worker's environment, or 404.
+async fn env(Query(Name { name }): Query<Name>) -> Result<String, StatusCode> {
+    std::env::var(name).map_err(|_| StatusCode::NOT_FOUND)
 }
 
 #[derive(Clone, Copy, Deserialize)]

@@ -3,7 +3,7 @@
 use crate::app::database::setup::{Outcome, set_up};
 use crate::app::{self, Body, Worker};
 use crate::config::{AppKind, Mode, Settings, Source, Stop};
-use crate::master::{self, Failure, Roles, Setup};
+use crate::master::{self, Failure, Inherited, Roles, Setup};
 use crate::worker::{self, BoxError};
 use crate::{config, logging};
 use bytes::Bytes;
@@ -67,6 +67,14 @@ where
         eprintln!("ferricorn: {reason}");
         return ExitCode::from(FAILED);
     }
+    // First of all, so that nothing opened here is taken for inherited.
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(reason) => {
+            eprintln!("ferricorn: {reason}");
+            return ExitCode::from(FAILED);
+        }
+    };
     let (source, mode) = match Source::from_env(kind) {
         Ok(started) => started,
         Err(Stop::Help(text)) => {
@@ -85,12 +93,12 @@ where
             println!("the settings are valid");
         }
         Mode::PrintConfig => print!("{}", settings.print()),
-        Mode::Serve => return start(&source, settings, &app),
+        Mode::Serve => return start(&source, settings, inherited, &app),
     }
     ExitCode::SUCCESS
 }
 
-fn start<F, S, B>(source: &Source, mut settings: Settings, app: &F) -> ExitCode
+fn start<F, S, B>(source: &Source, mut settings: Settings, inherited: Inherited, app: &F) -> ExitCode
 where
     F: Fn(Worker) -> S,
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
@@ -135,12 +143,15 @@ where
             }
         },
     };
-    match master::run(settings, &roles) {
+    match master::run(settings, inherited, &roles) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             log::error!("{failure}");
             ExitCode::from(match failure {
-                Failure::Bind { .. } | Failure::Pidfile { .. } | Failure::System { .. } => FAILED,
+                Failure::Bind { .. }
+                | Failure::Adopt { .. }
+                | Failure::Pidfile { .. }
+                | Failure::System { .. } => FAILED,
                 Failure::NeverReady | Failure::SetupWrong => NEVER_READY,
             })
         }

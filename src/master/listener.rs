@@ -1,12 +1,17 @@
-//! The listening sockets: bound once by the master, shared by all workers. Not here: accepting.
+//! The listening sockets: bound once by the master or taken from outside, shared by all workers. Not here: accepting.
 
 use crate::config::Bind;
 use nix::cmsg_space;
-use nix::sys::socket::{Backlog, ControlMessageOwned, MsgFlags, listen, recvmsg, setsockopt, sockopt};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname};
+use nix::sys::socket::{
+    Backlog, ControlMessageOwned, MsgFlags, getsockopt, listen, recvmsg, setsockopt, sockopt,
+};
 use std::fmt;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -19,8 +24,16 @@ pub(crate) struct Listener {
 
 enum Place {
     Tcp(SocketAddr),
-    /// The path, and the inode that we made there.
+    /// The path, and the inode that is to be removed there.
     Unix(PathBuf, u64),
+}
+
+/// What becomes of the file of a Unix socket when the server stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtStop {
+    RemoveFile,
+    /// It belongs to whoever passed the socket in.
+    KeepFile,
 }
 
 impl Listener {
@@ -36,6 +49,55 @@ impl Listener {
         let backlog = i32::try_from(backlog).ok().and_then(|length| Backlog::new(length).ok());
         listen(&listener.fd, backlog.unwrap_or(Backlog::MAXCONN))?;
         Ok(listener)
+    }
+
+    /// Takes a stream socket that listens already, TCP or Unix, and learns from it where.
+    ///
+    /// # Errors
+    /// `InvalidInput` for anything else; what the system says.
+    pub(crate) fn adopt(fd: OwnedFd, at_stop: AtStop) -> io::Result<Listener> {
+        let invalid = |what| Err(io::Error::new(ErrorKind::InvalidInput, what));
+        match getsockopt(&fd, sockopt::SockType) {
+            Ok(SockType::Stream) => {}
+            Ok(_) | Err(_) => return invalid("it is no stream socket"),
+        }
+        if !getsockopt(&fd, sockopt::AcceptConn)? {
+            return invalid("it does not listen");
+        }
+        fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        let addr: SockaddrStorage = getsockname(fd.as_raw_fd())?;
+        match addr.family() {
+            Some(AddressFamily::Inet | AddressFamily::Inet6) => Listener::tcp(fd.into()),
+            Some(AddressFamily::Unix) => Listener::unix(fd.into(), at_stop),
+            Some(_) | None => invalid("it is neither TCP nor Unix"),
+        }
+    }
+
+    fn tcp(socket: TcpListener) -> io::Result<Listener> {
+        socket.set_nonblocking(true)?;
+        // Connections inherit it, which saves each of them a system call (tcp(7)).
+        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        let addr = socket.local_addr()?;
+        Ok(Listener { fd: socket.into(), at: Place::Tcp(addr) })
+    }
+
+    fn unix(socket: UnixListener, at_stop: AtStop) -> io::Result<Listener> {
+        socket.set_nonblocking(true)?;
+        let addr = socket.local_addr()?;
+        let (path, inode) = match (addr.as_pathname(), addr.as_abstract_name()) {
+            (Some(path), _) => {
+                let inode = match at_stop {
+                    AtStop::RemoveFile => std::fs::symlink_metadata(path).map_or(0, |file| file.ino()),
+                    AtStop::KeepFile => 0,
+                };
+                (path.to_owned(), inode)
+            }
+            (None, name) => {
+                let name = String::from_utf8_lossy(name.unwrap_or_default());
+                (format!("@{name}").into(), 0)
+            }
+        };
+        Ok(Listener { fd: socket.into(), at: Place::Unix(path, inode) })
     }
 
     /// A descriptor of the same socket for a worker.
@@ -89,20 +151,12 @@ pub(crate) fn receive(offers: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
     let addr = (host, port).to_socket_addrs()?.next().ok_or(ErrorKind::AddrNotAvailable)?;
-    let socket = TcpListener::bind(addr)?;
-    socket.set_nonblocking(true)?;
-    // Connections inherit it, which saves each of them a system call (tcp(7)).
-    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-    let addr = socket.local_addr()?;
-    Ok(Listener { fd: socket.into(), at: Place::Tcp(addr) })
+    Listener::tcp(TcpListener::bind(addr)?)
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path)?;
-    let socket = UnixListener::bind(path)?;
-    socket.set_nonblocking(true)?;
-    let inode = std::fs::symlink_metadata(path)?.ino();
-    Ok(Listener { fd: socket.into(), at: Place::Unix(path.to_owned(), inode) })
+    Listener::unix(UnixListener::bind(path)?, AtStop::RemoveFile)
 }
 
 /// A socket file that nobody listens on is what a killed server left; anything else stays.
@@ -164,5 +218,34 @@ mod tests {
         assert_ne!(addr.port(), 0);
         let again = Bind::Tcp { host: "127.0.0.1".into(), port: addr.port() };
         assert_eq!(kind_of(Listener::bind(&again, 8)), Some(ErrorKind::AddrInUse));
+    }
+
+    #[test]
+    fn a_socket_that_listens_is_adopted_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        for (at_stop, stays) in [(AtStop::KeepFile, true), (AtStop::RemoveFile, false)] {
+            let _ = std::fs::remove_file(&path);
+            let adopted = Listener::adopt(UnixListener::bind(&path).unwrap().into(), at_stop).unwrap();
+            assert_eq!(adopted.to_string(), format!("unix:{}", path.display()));
+            drop(adopted);
+            assert_eq!(path.exists(), stays, "{at_stop:?}");
+        }
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = tcp.local_addr().unwrap();
+        let waits = std::net::TcpStream::connect(addr).unwrap();
+        let adopted = Listener::adopt(tcp.into(), AtStop::KeepFile).unwrap();
+        assert_eq!(adopted.to_string(), addr.to_string());
+        let shared = TcpListener::from(adopted.share().unwrap());
+        assert!(shared.accept().is_ok(), "what waited is still there");
+        assert_eq!(shared.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        for other in [
+            OwnedFd::from(waits),
+            std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(),
+            UnixStream::pair().unwrap().0.into(),
+            std::fs::File::open("/dev/null").unwrap().into(),
+        ] {
+            assert_eq!(kind_of(Listener::adopt(other, AtStop::KeepFile)), Some(ErrorKind::InvalidInput));
+        }
     }
 }

@@ -5,6 +5,7 @@ mod arbiter;
 mod crew;
 mod ears;
 mod group;
+mod inherited;
 mod listener;
 mod pidfile;
 mod process;
@@ -12,6 +13,7 @@ mod queues;
 mod words;
 
 pub(crate) use arbiter::Setup;
+pub(crate) use inherited::Inherited;
 pub(crate) use listener::receive;
 pub(crate) use process::unblock_signals;
 
@@ -22,14 +24,14 @@ use arbiter::{Arbiter, Ending, Event, Generation, Order, Policy, SlotId};
 use crew::{Crew, Role};
 use ears::{Ears, Meaning};
 use group::Group;
-use listener::Listener;
+use listener::{AtStop, Listener};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pidfile::Pidfile;
 use queues::Queues;
 use std::io::{self, ErrorKind};
 use std::mem;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -63,22 +65,42 @@ pub(crate) struct Post {
 /// Why the server could not do its work.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    Bind { bind: Bind, error: io::Error },
-    Pidfile { path: PathBuf, error: io::Error },
-    System { doing: &'static str, error: io::Error },
+    Bind {
+        bind: Bind,
+        error: io::Error,
+    },
+    /// A socket that was passed in, by its name.
+    Adopt {
+        name: String,
+        error: io::Error,
+    },
+    Pidfile {
+        path: PathBuf,
+        error: io::Error,
+    },
+    System {
+        doing: &'static str,
+        error: io::Error,
+    },
     NeverReady,
     SetupWrong,
 }
 
-/// Binds, forks and watches until the server has stopped.
+/// Listens, forks and watches until the server has stopped.
 ///
 /// # Errors
 /// When it could not start, or never served.
-pub(crate) fn run(settings: Settings, roles: &Roles<'_>) -> Result<(), Failure> {
+pub(crate) fn run(settings: Settings, inherited: Inherited, roles: &Roles<'_>) -> Result<(), Failure> {
+    let Inherited { passed, foreign } = inherited;
     process::set_comm(&settings.proc_name, "master");
     logging::sign_as("master");
     let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
-    let Some((listeners, queues)) = bind_all(&settings, &mut ears)? else { return Ok(()) };
+    let (listeners, queues) = if passed.is_empty() {
+        let Some(bound) = bind_all(&settings, &mut ears)? else { return Ok(()) };
+        bound
+    } else {
+        (adopt_all(passed)?, no_queues()?)
+    };
     let pidfile = settings
         .pidfile
         .as_deref()
@@ -86,7 +108,8 @@ pub(crate) fn run(settings: Settings, roles: &Roles<'_>) -> Result<(), Failure> 
         .transpose()
         .map_err(|error| Failure::Pidfile { path: settings.pidfile.clone().unwrap_or_default(), error });
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
-    let ended = pidfile.and_then(|_pidfile| Master::new(settings, listeners, queues, ears, roles)?.run());
+    let ended =
+        pidfile.and_then(|_pidfile| Master::new(settings, listeners, queues, foreign, ears, roles)?.run());
     log::info!("stopped");
     ended
 }
@@ -96,6 +119,7 @@ struct Master<'a> {
     ears: Ears,
     listeners: Vec<Listener>,
     queues: Queues,
+    foreign: Vec<RawFd>,
     board: Board,
     arbiter: Arbiter,
     crew: Crew,
@@ -111,6 +135,7 @@ impl<'a> Master<'a> {
         settings: Settings,
         listeners: Vec<Listener>,
         queues: Queues,
+        foreign: Vec<RawFd>,
         ears: Ears,
         roles: &'a Roles<'a>,
     ) -> Result<Master<'a>, Failure> {
@@ -126,6 +151,7 @@ impl<'a> Master<'a> {
             ears,
             listeners,
             queues,
+            foreign,
             board,
             arbiter,
             crew,
@@ -273,6 +299,7 @@ impl<'a> Master<'a> {
             self.listeners.iter_mut().for_each(Listener::keep_file);
             self.listeners.clear();
             self.queues.clear();
+            process::close_all(&self.foreign);
             process::set_comm(&self.current.1.proc_name, role);
             logging::sign_as(role);
             work(self.roles)
@@ -334,10 +361,26 @@ fn fixed_until_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     .collect()
 }
 
+/// Takes the sockets that were passed in, in place of `bind`.
+fn adopt_all(passed: Vec<(OwnedFd, String)>) -> Result<Vec<Listener>, Failure> {
+    log::info!("sockets were passed in and used in place of bind count={}", passed.len());
+    let adopt = |(fd, name): (OwnedFd, String)| {
+        let listener = Listener::adopt(fd, AtStop::KeepFile)
+            .map_err(|error| Failure::Adopt { name: name.clone(), error })?;
+        log::info!("listening on={listener} name=\"{name}\"");
+        Ok(listener)
+    };
+    passed.into_iter().map(adopt).collect()
+}
+
+fn no_queues() -> Result<Queues, Failure> {
+    Queues::new().map_err(|error| Failure::System { doing: "make a socket pair", error })
+}
+
 /// Binds every address; `None` where a signal asked to stop meanwhile.
 fn bind_all(settings: &Settings, ears: &mut Ears) -> Result<Option<(Vec<Listener>, Queues)>, Failure> {
     let mut listeners = Vec::new();
-    let mut queues = Queues::new().map_err(|error| Failure::System { doing: "make a socket pair", error })?;
+    let mut queues = no_queues()?;
     for bind in &settings.bind {
         let mut tries = 1;
         loop {

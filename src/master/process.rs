@@ -1,4 +1,5 @@
-//! Forking, naming and reaping processes. Every fork of the server goes through `fork`. Not here: why.
+//! Forking, naming and reaping processes, and what they inherit. Every fork of the server goes through `fork`.
+//! Not here: why.
 
 use nix::errno::Errno;
 use nix::libc;
@@ -8,10 +9,14 @@ use nix::unistd::{ForkResult, Pid, getpid, getppid};
 use std::ffi::CString;
 use std::fmt;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The longest command name that the kernel keeps (prctl(2), PR_SET_NAME).
 const COMM_BYTES: usize = 15;
+
+/// Where /proc cannot be read, descriptors are looked for up to this one.
+const MAX_DESCRIPTORS_TRIED: RawFd = 65_536;
 
 /// The exit code of a child whose work panicked.
 const PANICKED: i32 = 101;
@@ -111,6 +116,50 @@ pub(crate) fn reap() -> Option<(Pid, Cause)> {
         Cause::Signal { number: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) }
     };
     Some((Pid::from_raw(pid), cause))
+}
+
+/// The descriptors above the standard ones that came through an exec: those that are not close-on-exec, as everything is
+/// that Rust opens.
+pub(crate) fn inherited_descriptors() -> Vec<RawFd> {
+    let is_inherited = |fd: &RawFd| {
+        // SAFETY: F_GETFD reads a flag, of any number.
+        let flags = unsafe { libc::fcntl(*fd, libc::F_GETFD) };
+        *fd > libc::STDERR_FILENO && flags >= 0 && flags & libc::FD_CLOEXEC == 0
+    };
+    match std::fs::read_dir("/proc/self/fd") {
+        Ok(entries) => {
+            let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            numbers.filter(is_inherited).collect()
+        }
+        Err(_) => (0..MAX_DESCRIPTORS_TRIED).filter(is_inherited).collect(),
+    }
+}
+
+pub(crate) fn close_on_exec(fd: RawFd) {
+    // SAFETY: F_SETFD sets a flag, of any number; one that is not open is refused.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
+/// Makes an inherited descriptor ours. Nobody else in this process may hold it.
+pub(crate) fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: it came through an exec, so that nothing in this program owns it yet; the caller takes each once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// For a child: closes its copies of inherited descriptors that nobody in this program owns.
+pub(crate) fn close_all(fds: &[RawFd]) {
+    for fd in fds {
+        // SAFETY: as the caller says, no `OwnedFd` is behind the number.
+        unsafe { libc::close(*fd) };
+    }
+}
+
+/// Takes a variable out of the environment, so that no child sees it. One that is no text counts as none.
+pub(crate) fn take_variable(name: &str) -> Option<String> {
+    let value = std::env::var_os(name)?;
+    // SAFETY: it is called at start, while the process runs one thread, so that nobody reads the environment meanwhile.
+    unsafe { std::env::remove_var(name) };
+    value.into_string().ok()
 }
 
 #[cfg(test)]

@@ -57,6 +57,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Bind { bind, error } => write!(f, "could not listen on {bind}: {error}"),
+            Failure::Adopt { name, error } => {
+                write!(f, "could not listen on the socket \"{name}\" that was passed in: {error}")
+            }
             Failure::Pidfile { path, error } => {
                 write!(f, "could not write the pidfile {}: {error}", path.display())
             }

@@ -84,6 +84,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Over a connection that stands already.
+    pub fn over(stream: TcpStream) -> Connection {
+        Connection { stream: Stream::Tcp(stream), buffer: Vec::new(), closing: false }
+    }
+
     /// How long a single read or write may take.
     pub fn set_patience(&self, patience: Duration) -> Result<(), Failure> {
         match &self.stream {

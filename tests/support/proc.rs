@@ -79,6 +79,21 @@ pub fn file_targets(pid: i32) -> Vec<PathBuf> {
     entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
 }
 
+/// The open files above the standard ones that would survive an exec, as `number: target`.
+pub fn kept_on_exec(pid: i32) -> Vec<String> {
+    const CLOSE_ON_EXEC: u32 = 0o2_000_000;
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let kept = entries.flatten().filter_map(|entry| {
+        let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?.trim();
+        let flags = u32::from_str_radix(flags, 8).ok()?;
+        let target = fs::read_link(entry.path()).ok()?;
+        (number > 2 && flags & CLOSE_ON_EXEC == 0).then(|| format!("{number}: {}", target.display()))
+    });
+    kept.collect()
+}
+
 fn all() -> Vec<i32> {
     let entries = fs::read_dir("/proc").expect("Linux has /proc");
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()

@@ -4,6 +4,7 @@
 use super::Server;
 use std::ffi::OsString;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +18,7 @@ pub struct Program {
     bind: Option<String>,
     args: Vec<OsString>,
     environment: Vec<(String, String)>,
+    pub(super) stdin: Option<OwnedFd>,
     /// How many workers `start` waits for.
     pub(super) expected: usize,
     pub(super) dir: TempDir,
@@ -57,6 +59,7 @@ impl Program {
             bind: Some("127.0.0.1:0".to_owned()),
             args: Vec::new(),
             environment: Vec::new(),
+            stdin: None,
             expected: 1,
             dir,
         }
@@ -132,6 +135,16 @@ impl Program {
     pub fn through(mut self, wrapper: &[&str]) -> Program {
         self.wrapper = wrapper.iter().map(OsString::from).collect();
         self
+    }
+
+    /// Passes the socket in as systemd does, as the descriptors 3 and on, one for each of `names`.
+    pub fn passing(mut self, socket: impl Into<OwnedFd>, names: &[&str]) -> Program {
+        self.stdin = Some(socket.into());
+        let fds: String = (3..3 + names.len()).map(|fd| format!(" {fd}<&0")).collect();
+        let variables =
+            format!("LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}", names.len(), names.join(":"));
+        let script = format!(r#"exec{fds} && {variables} exec "$0" "$@" </dev/null"#);
+        self.through(&["sh", "-c", &script])
     }
 
     /// Limits the open files of the program with the shell's `ulimit`.

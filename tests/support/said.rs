@@ -5,6 +5,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
     Listening,
+    /// Sockets came from outside.
+    PassedIn,
     Spawned,
     Ready,
     Exited,
@@ -39,6 +41,7 @@ impl Said {
     fn opening(self) -> &'static str {
         match self {
             Said::Listening => "listening on=",
+            Said::PassedIn => "sockets were passed in",
             Said::Spawned => "worker spawned",
             Said::Ready => "worker ready",
             Said::Exited => "worker exited",

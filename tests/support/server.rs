@@ -44,10 +44,11 @@ pub enum End {
 }
 
 impl Server {
-    pub(super) fn spawn(program: Program) -> Server {
+    pub(super) fn spawn(mut program: Program) -> Server {
         use std::os::unix::process::CommandExt;
         let mut command = program.command();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let stdin = program.stdin.take().map_or_else(Stdio::null, Stdio::from);
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("the program can be started");
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().expect("stderr is a pipe");
