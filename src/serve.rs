@@ -3,12 +3,13 @@
 use crate::app::database::setup::{Outcome, set_up};
 use crate::app::{self, Body, Worker};
 use crate::config::{AppKind, Mode, Settings, Source, Stop};
-use crate::master::{self, Failure, Inherited, Roles, Setup};
+use crate::master::{self, Accounts, Failure, Inherited, Roles, Setup};
 use crate::worker::{self, BoxError};
 use crate::{config, logging};
 use bytes::Bytes;
 use http::{Request, Response};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{self, umask};
 use std::process::ExitCode;
 use tower::Service;
 
@@ -75,7 +76,7 @@ where
             return ExitCode::from(FAILED);
         }
     };
-    let (source, mode) = match Source::from_env(kind) {
+    let (mut source, mode) = match Source::from_env(kind) {
         Ok(started) => started,
         Err(Stop::Help(text)) => {
             print!("{text}");
@@ -83,8 +84,12 @@ where
         }
         Err(Stop::Error(error)) => return refuse(&error.to_string()),
     };
-    let settings = match read(&source) {
-        Ok(settings) => settings,
+    if let Err(error) = source.enter_folder() {
+        return refuse(&error.to_string());
+    }
+    let read = read(&source).and_then(|settings| Ok((Accounts::look_up(&settings)?, settings)));
+    let (accounts, settings) = match read {
+        Ok(read) => read,
         Err(message) => return refuse(&message),
     };
     match mode {
@@ -93,12 +98,18 @@ where
             println!("the settings are valid");
         }
         Mode::PrintConfig => print!("{}", settings.print()),
-        Mode::Serve => return start(&source, settings, inherited, &app),
+        Mode::Serve => return start(&source, settings, accounts, inherited, &app),
     }
     ExitCode::SUCCESS
 }
 
-fn start<F, S, B>(source: &Source, mut settings: Settings, inherited: Inherited, app: &F) -> ExitCode
+fn start<F, S, B>(
+    source: &Source,
+    mut settings: Settings,
+    accounts: Accounts,
+    inherited: Inherited,
+    app: &F,
+) -> ExitCode
 where
     F: Fn(Worker) -> S,
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
@@ -107,7 +118,10 @@ where
         + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    if let Err(error) = logging::open(&settings.errorlog, settings.loglevel) {
+    if let Some(mask) = settings.umask {
+        umask(stat::Mode::from_bits_truncate(mask));
+    }
+    if let Err(error) = logging::open(&settings.errorlog, settings.loglevel, accounts.log_owner()) {
         return refuse(&format!("errorlog: {error}"));
     }
     fit(&mut settings);
@@ -120,7 +134,7 @@ where
         work: &|post| {
             let master::Post { slot, settings, seat, listeners, offers, bell } = post;
             // On trial, a worker logs where its own settings say, and the master still where the old ones say.
-            if let Err(error) = logging::open(&settings.errorlog, settings.loglevel) {
+            if let Err(error) = logging::open(&settings.errorlog, settings.loglevel, None) {
                 log::error!("error log could not be opened error=\"{error}\"");
                 return FAILED.into();
             }
@@ -143,7 +157,7 @@ where
             }
         },
     };
-    match master::run(settings, inherited, &roles) {
+    match master::run(settings, accounts, inherited, &roles) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             log::error!("{failure}");

@@ -67,6 +67,15 @@ impl Reader<'_> {
 
 /// Reads a file. All that is wrong with its form is reported, not just the first.
 pub(super) fn read(path: &Path, environment: &Environment) -> Result<Contents, Vec<Problem>> {
+    let (contents, problems) = read_what_can_be(path, environment)?;
+    if problems.is_empty() { Ok(contents) } else { Err(problems) }
+}
+
+/// What is right in a file, and what is not; an error where it is no TOML at all.
+pub(super) fn read_what_can_be(
+    path: &Path,
+    environment: &Environment,
+) -> Result<(Contents, Vec<Problem>), Vec<Problem>> {
     let alone = |what: String| vec![Problem::new(format!("{}: {what}", path.display()))];
     let text = load(path).map_err(alone)?;
     let mut reader = Reader { path, text: &text, problems: Vec::new() };
@@ -81,7 +90,7 @@ pub(super) fn read(path: &Path, environment: &Environment) -> Result<Contents, V
     let mut contents = Contents { values: Vec::new(), routes: Vec::new() };
     read_top(&mut reader, table.get_ref(), environment, &mut contents);
     contents.values.sort_by_key(|(_, _, line)| *line);
-    if reader.problems.is_empty() { Ok(contents) } else { Err(reader.into_problems()) }
+    Ok((contents, reader.into_problems()))
 }
 
 fn load(path: &Path) -> Result<String, String> {

@@ -52,6 +52,14 @@ pub struct Settings {
     pub limit_request_field_size: usize,
     pub limit_request_body: u64,
     pub pidfile: Option<PathBuf>,
+    pub chdir: Option<PathBuf>,
+    pub umask: Option<u32>,
+    /// By name or number, as all accounts here.
+    pub user: Option<String>,
+    pub group: Option<String>,
+    pub socket_mode: Option<u32>,
+    pub socket_user: Option<String>,
+    pub socket_group: Option<String>,
     pub accesslog: LogTarget,
     pub errorlog: LogTarget,
     pub loglevel: log::LevelFilter,
@@ -217,6 +225,13 @@ impl Settings {
             limit_request_field_size: 0,
             limit_request_body: 0,
             pidfile: None,
+            chdir: None,
+            umask: None,
+            user: None,
+            group: None,
+            socket_mode: None,
+            socket_user: None,
+            socket_group: None,
             accesslog: LogTarget::Off,
             errorlog: LogTarget::Off,
             loglevel: log::LevelFilter::Off,
@@ -314,5 +329,10 @@ impl Settings {
     fn problem(&self, key: &str, given: &str, allowed: &str) -> Problem {
         let origin = self.origins.get(key).unwrap_or(&Origin::Default);
         Problem::new(format!("{}: got {given}; allowed: {allowed}", origin.subject(key)))
+    }
+
+    /// What is wrong with a text that only somebody else can judge, in the words of every other problem.
+    pub(crate) fn refusal(&self, key: &str, given: &str, allowed: &str) -> String {
+        Error::new(vec![self.problem(key, &values::quoted(given), allowed)]).to_string()
     }
 }

@@ -3,7 +3,7 @@
 use super::error::{Error, Problem};
 use super::file;
 use super::table::{SETTINGS, Setting, setting};
-use super::values::Raw;
+use super::values::{Raw, quoted};
 use super::{DatabaseUrl, Environment, Origin, Settings};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::ffi::OsString;
@@ -116,6 +116,35 @@ impl Source {
                 .extend(value(setting, &matches).map(|raw| (setting.key, raw, origin(setting.flags[0]))));
         }
         Ok(())
+    }
+
+    /// Goes to the folder that `chdir` names, if any, once, before anything relative is looked at. The config file, which
+    /// is named from where the server was started, is read again later and so becomes absolute.
+    ///
+    /// # Errors
+    /// When the folder cannot be entered. What else is wrong is for [`Source::read`] to say.
+    pub(crate) fn enter_folder(&mut self) -> Result<(), Error> {
+        let mut settings = Settings::unresolved();
+        let contents =
+            self.config.as_ref().map(|path| (path, file::read_what_can_be(path, &self.environment)));
+        if let Some((path, Ok((contents, _)))) = contents {
+            let chdir = contents.values.into_iter().filter(|(key, _, _)| *key == "chdir");
+            for (key, raw, line) in chdir {
+                put(&mut settings, key, &raw, Origin::File(path.clone(), line), &mut Vec::new());
+            }
+        }
+        for (key, raw, origin) in self.flags.iter().filter(|(key, _, _)| *key == "chdir") {
+            put(&mut settings, key, raw, origin.clone(), &mut Vec::new());
+        }
+        let Some(folder) = &settings.chdir else { return Ok(()) };
+        let entered = match &mut self.config {
+            Some(config) => std::path::absolute(&*config).map(|path| *config = path),
+            None => Ok(()),
+        };
+        entered.and_then(|()| std::env::set_current_dir(folder)).map_err(|error| {
+            let allowed = format!("a folder that can be entered ({error})");
+            Error::new(vec![settings.problem("chdir", &quoted(&folder.display().to_string()), &allowed)])
+        })
     }
 
     /// The config file, if one was named.

@@ -133,6 +133,29 @@ pub(super) fn path(raw: &Raw) -> Option<Option<PathBuf>> {
     Some((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
+/// Empty: none.
+pub(super) fn name(raw: &Raw) -> Option<Option<String>> {
+    match raw {
+        Raw::Integer(number) => u32::try_from(*number).ok().map(|number| Some(number.to_string())),
+        Raw::Text(text) if text.contains(['\0', ':', '/']) => None,
+        Raw::Text(text) => Some((!text.is_empty()).then(|| text.clone())),
+        Raw::Float(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => None,
+    }
+}
+
+/// Permissions, in octal digits with or without `0o` before them; a TOML number is refused, because one would not see
+/// whether it was meant so. Empty: none.
+pub(super) fn mode(raw: &Raw) -> Option<Option<u32>> {
+    let text = raw.text()?;
+    if text.is_empty() {
+        return Some(None);
+    }
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let is_octal = !digits.is_empty() && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| is_octal && *mode <= 0o777)?;
+    Some(Some(mode))
+}
+
 /// Empty: off. `-`: the standard stream.
 pub(super) fn log_target(raw: &Raw) -> Option<LogTarget> {
     Some(match raw.text()? {
@@ -299,6 +322,14 @@ pub(super) fn show_path(path: &Option<PathBuf>) -> String {
     quoted(&path.as_ref().map_or_else(String::new, |path| path.display().to_string()))
 }
 
+pub(super) fn show_name(name: &Option<String>) -> String {
+    quoted(name.as_deref().unwrap_or_default())
+}
+
+pub(super) fn show_mode(mode: &Option<u32>) -> String {
+    quoted(&mode.map_or_else(String::new, |mode| format!("{mode:03o}")))
+}
+
 pub(super) fn show_target(target: &LogTarget) -> String {
     match target {
         LogTarget::Off => quoted(""),
@@ -383,6 +414,35 @@ mod tests {
             (Raw::Integer(1 << 40), None),
         ] {
             assert_eq!(count::<u32>(&raw), number, "{raw}");
+        }
+    }
+
+    #[test]
+    fn permissions_and_names() {
+        for (raw, wanted) in [
+            (text_of("022"), Some(Some(0o22))),
+            (text_of("0o640"), Some(Some(0o640))),
+            (text_of("7"), Some(Some(7))),
+            (text_of(""), Some(None)),
+            (text_of("0o"), None),
+            (text_of("+7"), None),
+            (text_of("018"), None),
+            (text_of("1777"), None),
+            (Raw::Integer(22), None),
+        ] {
+            assert_eq!(mode(&raw), wanted, "{raw}");
+        }
+        for (raw, wanted) in [
+            (text_of("www-data"), Some(Some("www-data"))),
+            (text_of("33"), Some(Some("33"))),
+            (Raw::Integer(33), Some(Some("33"))),
+            (text_of(""), Some(None)),
+            (text_of("a:b"), None),
+            (Raw::Integer(-1), None),
+            (Raw::Boolean(true), None),
+        ] {
+            let name = name(&raw);
+            assert_eq!(name.as_ref().map(Option::as_deref), wanted, "{raw}");
         }
     }
 

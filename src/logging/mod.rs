@@ -3,7 +3,7 @@
 
 mod sink;
 
-pub(crate) use sink::Sink;
+pub(crate) use sink::{Owner, Sink};
 
 use crate::config::LogTarget;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -32,13 +32,21 @@ struct State {
 
 /// Opens the error log and makes it the process's `log` target; also called at a reload, with the new settings.
 /// On an error the log that was in use stays.
-pub(crate) fn open(target: &LogTarget, level: LevelFilter) -> io::Result<()> {
-    let sink = Sink::open(target, io::stderr().as_fd())?;
+pub(crate) fn open(target: &LogTarget, level: LevelFilter, owner: Option<Owner>) -> io::Result<()> {
+    let sink = Sink::open(target, io::stderr().as_fd(), owner)?;
     LOGGER.state().sink = sink;
     log::set_max_level(level);
     // It fails when a logger stands already: ours from an earlier call, or one that the program chose itself.
     let _ = log::set_logger(&LOGGER);
     Ok(())
+}
+
+/// Makes a log's file, if it is one and is not there, for a process of another user to open.
+pub(crate) fn make(target: &LogTarget, owner: Owner) -> io::Result<()> {
+    match target {
+        LogTarget::File(_) => Sink::open(target, io::stderr().as_fd(), Some(owner)).map(drop),
+        LogTarget::Off | LogTarget::Standard => Ok(()),
+    }
 }
 
 /// Names the process in every line from now on: `master`, `w3`.

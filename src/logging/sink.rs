@@ -1,41 +1,56 @@
 //! A descriptor that takes whole lines and never holds its writer up. Not here: what the lines say.
 
 use crate::config::LogTarget;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::PathBuf;
 
 /// What one write to a pipe may hold so that it is neither mixed with others' nor blocks once the pipe is writable
 /// (PIPE_BUF, pipe(7)).
 const PIPE_WRITE: usize = 4096;
 
+const WRITABLE_BY_ALL: u32 = 0o002;
+
+/// Whose a log file is to be, where that is not whoever opens it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
 /// An open log: a standard stream, or a file that can be reopened by its name.
 pub(crate) struct Sink {
     file: File,
     path: Option<PathBuf>,
+    owner: Option<Owner>,
     is_pipe: bool,
     lost_lines: u64,
 }
 
 impl Sink {
     /// Opens what `target` names; `standard` is the stream that `-` stands for. `None` where the log is off.
-    pub(crate) fn open(target: &LogTarget, standard: BorrowedFd<'_>) -> io::Result<Option<Sink>> {
+    pub(crate) fn open(
+        target: &LogTarget,
+        standard: BorrowedFd<'_>,
+        owner: Option<Owner>,
+    ) -> io::Result<Option<Sink>> {
         let (file, path) = match target {
             LogTarget::Off => return Ok(None),
             LogTarget::Standard => (File::from(standard.try_clone_to_owned()?), None),
-            LogTarget::File(path) => (append(path)?, Some(path.clone())),
+            LogTarget::File(path) => (append(path, owner)?, Some(path.clone())),
         };
         let is_pipe = needs_room(&file);
-        Ok(Some(Sink { file, path, is_pipe, lost_lines: 0 }))
+        Ok(Some(Sink { file, path, owner, is_pipe, lost_lines: 0 }))
     }
 
     /// Opens the file anew by its name, so that a rotated one is let go. On an error the old one stays in use.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
         if let Some(path) = &self.path {
-            self.file = append(path)?;
+            self.file = append(path, self.owner)?;
             self.is_pipe = needs_room(&self.file);
         }
         Ok(())
@@ -67,8 +82,41 @@ impl Sink {
     }
 }
 
-fn append(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+fn append(path: &PathBuf, owner: Option<Owner>) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640);
+    match owner {
+        Some(owner) => append_for(owner, path, &mut options),
+        None => options.open(path),
+    }
+}
+
+/// Opens the file as root for another user, who may be able to write in its folder: neither a symbolic nor a hard link may
+/// lead root's pen elsewhere.
+fn append_for(owner: Owner, path: &PathBuf, options: &mut OpenOptions) -> io::Result<File> {
+    let unsafe_file = |what| io::Error::new(ErrorKind::InvalidInput, what);
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(|error| {
+        let is_link = error.raw_os_error() == Some(libc::ELOOP);
+        if is_link {
+            unsafe_file("it is a symbolic link, which is not followed for another user")
+        } else {
+            error
+        }
+    })?;
+    let data = file.metadata()?;
+    if !data.is_file() {
+        return Ok(file);
+    }
+    if data.nlink() != 1 {
+        return Err(unsafe_file("it has several names (hard links)"));
+    }
+    if (data.uid(), data.gid()) != (owner.uid, owner.gid) {
+        fchown(&file, Some(owner.uid), Some(owner.gid))?;
+    }
+    if data.mode() & WRITABLE_BY_ALL != 0 {
+        file.set_permissions(Permissions::from_mode(data.mode() & 0o777 & !WRITABLE_BY_ALL))?;
+    }
+    Ok(file)
 }
 
 /// Whether a write can block for want of a reader: pipes, sockets, terminals.
@@ -96,7 +144,7 @@ mod tests {
     #[test]
     fn a_full_pipe_drops_lines_and_never_blocks() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut sink = Sink::open(&LogTarget::Standard, writer.as_fd()).unwrap().unwrap();
+        let mut sink = Sink::open(&LogTarget::Standard, writer.as_fd(), None).unwrap().unwrap();
         drop(writer);
         let line = [[b'x'; 99].as_slice(), b"\n"].concat();
         for _ in 0..2000 {
@@ -122,7 +170,8 @@ mod tests {
     fn a_rotated_file_is_let_go_at_reopen() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("error.log");
-        let mut sink = Sink::open(&LogTarget::File(path.clone()), io::stderr().as_fd()).unwrap().unwrap();
+        let mut sink =
+            Sink::open(&LogTarget::File(path.clone()), io::stderr().as_fd(), None).unwrap().unwrap();
         sink.write_lines(b"one\n");
         std::fs::rename(&path, folder.path().join("error.log.1")).unwrap();
         sink.write_lines(b"two\n");
@@ -130,5 +179,27 @@ mod tests {
         sink.write_lines(b"three\n");
         assert_eq!(std::fs::read(folder.path().join("error.log.1")).unwrap(), b"one\ntwo\n");
         assert_eq!(std::fs::read(path).unwrap(), b"three\n");
+    }
+
+    #[test]
+    fn a_log_of_another_user_is_never_reached_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let data = |name: &str| std::fs::metadata(path(name)).unwrap();
+        std::fs::write(path("precious"), "").unwrap();
+        std::fs::set_permissions(path("precious"), Permissions::from_mode(0o646)).unwrap();
+        // Ours, so that the test runs as anybody.
+        let owner = Owner { uid: data("precious").uid(), gid: data("precious").gid() };
+        std::os::unix::fs::symlink(path("precious"), path("symbolic")).unwrap();
+        std::fs::hard_link(path("precious"), path("hard")).unwrap();
+        for (name, named) in [("symbolic", "symbolic link"), ("hard", "several names")] {
+            let error = append(&path(name), Some(owner)).unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        std::fs::remove_file(path("hard")).unwrap();
+        append(&path("precious"), Some(owner)).unwrap();
+        assert_eq!(data("precious").mode() & 0o777, 0o644, "no longer writable by all");
+        append(&path("new"), Some(owner)).unwrap();
+        assert_eq!(data("new").mode() & WRITABLE_BY_ALL, 0);
     }
 }

@@ -1,18 +1,22 @@
 //! The listening sockets: bound once by the master or taken from outside, shared by all workers. Not here: accepting.
 
+use super::privileges::SocketOwner;
 use crate::config::Bind;
 use nix::cmsg_space;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname};
 use nix::sys::socket::{
     Backlog, ControlMessageOwned, MsgFlags, getsockopt, listen, recvmsg, setsockopt, sockopt,
 };
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Uid, fchownat};
 use std::fmt;
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -37,13 +41,20 @@ pub(crate) enum AtStop {
 }
 
 impl Listener {
+    /// A Unix socket gets the permissions `mode`, or what the umask leaves, and `owner`.
+    ///
     /// # Errors
     /// What the system says; `AddrInUse` also where another server listens on the socket file, or a file that is no
     /// socket stands there.
-    pub(crate) fn bind(bind: &Bind, backlog: u32) -> io::Result<Listener> {
+    pub(crate) fn bind(
+        bind: &Bind,
+        backlog: u32,
+        mode: Option<u32>,
+        owner: SocketOwner,
+    ) -> io::Result<Listener> {
         let listener = match bind {
             Bind::Tcp { host, port } => bind_tcp(host, *port)?,
-            Bind::Unix(path) => bind_unix(path)?,
+            Bind::Unix(path) => bind_unix(path, mode, owner)?,
         };
         // A second listen(2) only changes the length of the queue; the kernel cuts it at net.core.somaxconn.
         let backlog = i32::try_from(backlog).ok().and_then(|length| Backlog::new(length).ok());
@@ -154,9 +165,30 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
     Listener::tcp(TcpListener::bind(addr)?)
 }
 
-fn bind_unix(path: &Path) -> io::Result<Listener> {
+fn bind_unix(path: &Path, mode: Option<u32>, owner: SocketOwner) -> io::Result<Listener> {
     remove_stale(path)?;
-    Listener::unix(UnixListener::bind(path)?, AtStop::RemoveFile)
+    // The socket is born with its permissions: to set them afterwards, by name, could hit another file.
+    let before = mode.map(|mode| umask(Mode::from_bits_truncate(!mode & 0o777)));
+    let socket = UnixListener::bind(path);
+    before.map(umask);
+    let listener = Listener::unix(socket?, AtStop::RemoveFile)?;
+    give_away(path, owner)?;
+    Ok(listener)
+}
+
+/// Gives the socket that was just made to its owner, unless another file has taken its place meanwhile.
+fn give_away(path: &Path, owner: SocketOwner) -> io::Result<()> {
+    if owner == SocketOwner::default() {
+        return Ok(());
+    }
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    let data = file.metadata()?;
+    if !data.file_type().is_socket() || data.nlink() != 1 || data.uid() != Uid::effective().as_raw() {
+        return Err(io::Error::other("another file took the place of the new socket"));
+    }
+    fchownat(&file, "", owner.uid, owner.gid, AtFlags::AT_EMPTY_PATH)?;
+    Ok(())
 }
 
 /// A socket file that nobody listens on is what a killed server left; anything else stays.
@@ -180,6 +212,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn bound(bind: &Bind) -> io::Result<Listener> {
+        Listener::bind(bind, 5000, None, SocketOwner::default())
+    }
+
     fn kind_of(result: io::Result<Listener>) -> Option<ErrorKind> {
         result.err().map(|error| error.kind())
     }
@@ -189,23 +225,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let bind = Bind::Unix(path.clone());
-        let first = Listener::bind(&bind, 8).unwrap();
+        let first = bound(&bind).unwrap();
         assert_eq!(first.to_string(), format!("unix:{}", path.display()));
-        assert_eq!(
-            kind_of(Listener::bind(&bind, 8)),
-            Some(ErrorKind::AddrInUse),
-            "a live server's file stays"
-        );
+        assert_eq!(kind_of(bound(&bind)), Some(ErrorKind::AddrInUse), "a live server's file stays");
         let mut killed = first;
         killed.keep_file();
         drop(killed);
         assert!(path.exists());
-        drop(Listener::bind(&bind, 8).unwrap());
+        drop(bound(&bind).unwrap());
         assert!(!path.exists());
-        let replaced = Listener::bind(&bind, 8).unwrap();
+        let replaced = bound(&bind).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "notes").unwrap();
-        assert_eq!(kind_of(Listener::bind(&bind, 8)), Some(ErrorKind::AddrInUse), "a plain file stays");
+        assert_eq!(kind_of(bound(&bind)), Some(ErrorKind::AddrInUse), "a plain file stays");
         drop(replaced);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "notes", "only what was made here is removed");
     }
@@ -213,11 +245,11 @@ mod tests {
     #[test]
     fn port_zero_lets_the_kernel_choose() {
         let bind = Bind::Tcp { host: "127.0.0.1".into(), port: 0 };
-        let listener = Listener::bind(&bind, 5000).unwrap();
+        let listener = bound(&bind).unwrap();
         let Place::Tcp(addr) = listener.at else { unreachable!() };
         assert_ne!(addr.port(), 0);
         let again = Bind::Tcp { host: "127.0.0.1".into(), port: addr.port() };
-        assert_eq!(kind_of(Listener::bind(&again, 8)), Some(ErrorKind::AddrInUse));
+        assert_eq!(kind_of(bound(&again)), Some(ErrorKind::AddrInUse));
     }
 
     #[test]

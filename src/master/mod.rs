@@ -8,6 +8,7 @@ mod group;
 mod inherited;
 mod listener;
 mod pidfile;
+mod privileges;
 mod process;
 mod queues;
 mod words;
@@ -15,6 +16,7 @@ mod words;
 pub(crate) use arbiter::Setup;
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::receive;
+pub(crate) use privileges::Accounts;
 pub(crate) use process::unblock_signals;
 
 use crate::config::{Bind, Settings};
@@ -39,6 +41,9 @@ use std::time::{Duration, Instant};
 /// How often a busy address is tried at start, and how long apart: a server that is just leaving may still hold it.
 const BIND_TRIES: u32 = 5;
 const BIND_PAUSE: Duration = Duration::from_millis(200);
+
+/// The exit code of a child that could not become who it should.
+const STILL_PRIVILEGED: i32 = 77; // EX_NOPERM, sysexits.h
 
 /// What the master has others do. It runs `work` and `set_up` only in children.
 pub(crate) struct Roles<'a> {
@@ -90,13 +95,18 @@ pub(crate) enum Failure {
 ///
 /// # Errors
 /// When it could not start, or never served.
-pub(crate) fn run(settings: Settings, inherited: Inherited, roles: &Roles<'_>) -> Result<(), Failure> {
+pub(crate) fn run(
+    settings: Settings,
+    accounts: Accounts,
+    inherited: Inherited,
+    roles: &Roles<'_>,
+) -> Result<(), Failure> {
     let Inherited { passed, foreign } = inherited;
     process::set_comm(&settings.proc_name, "master");
     logging::sign_as("master");
     let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
     let (listeners, queues) = if passed.is_empty() {
-        let Some(bound) = bind_all(&settings, &mut ears)? else { return Ok(()) };
+        let Some(bound) = bind_all(&settings, &accounts, &mut ears)? else { return Ok(()) };
         bound
     } else {
         (adopt_all(passed)?, no_queues()?)
@@ -108,14 +118,15 @@ pub(crate) fn run(settings: Settings, inherited: Inherited, roles: &Roles<'_>) -
         .transpose()
         .map_err(|error| Failure::Pidfile { path: settings.pidfile.clone().unwrap_or_default(), error });
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
-    let ended =
-        pidfile.and_then(|_pidfile| Master::new(settings, listeners, queues, foreign, ears, roles)?.run());
+    let ended = pidfile
+        .and_then(|_pidfile| Master::new(settings, accounts, listeners, queues, foreign, ears, roles)?.run());
     log::info!("stopped");
     ended
 }
 
 struct Master<'a> {
     roles: &'a Roles<'a>,
+    accounts: Accounts,
     ears: Ears,
     listeners: Vec<Listener>,
     queues: Queues,
@@ -133,6 +144,7 @@ struct Master<'a> {
 impl<'a> Master<'a> {
     fn new(
         settings: Settings,
+        accounts: Accounts,
         listeners: Vec<Listener>,
         queues: Queues,
         foreign: Vec<RawFd>,
@@ -148,6 +160,7 @@ impl<'a> Master<'a> {
         let crew = Crew::default();
         Ok(Master {
             roles,
+            accounts,
             ears,
             listeners,
             queues,
@@ -195,6 +208,7 @@ impl<'a> Master<'a> {
                 }
                 Meaning::ReopenLogs => {
                     logging::reopen();
+                    self.make_logs(&self.current.1);
                     log::info!("logs reopened");
                     self.crew.send_to_workers(Signal::SIGUSR1);
                 }
@@ -250,6 +264,8 @@ impl<'a> Master<'a> {
     fn spawn(&mut self, slot: SlotId, generation: Generation) {
         let (current, serving) = &self.current;
         let settings = self.trial.as_ref().filter(|_| generation > *current).unwrap_or(serving).clone();
+        // Somebody may be about to rotate them.
+        self.make_logs(&settings);
         let seat = self.board.seat(slot);
         seat.clear();
         let since = Instant::now();
@@ -292,8 +308,19 @@ impl<'a> Master<'a> {
         }
     }
 
-    /// The one way to a child; it starts without what is the master's alone.
+    /// Makes the files that a child of another user might not be allowed to make.
+    fn make_logs(&self, settings: &Settings) {
+        let Some(owner) = self.accounts.log_owner() else { return };
+        for (name, target) in [("error", &settings.errorlog), ("access", &settings.accesslog)] {
+            if let Err(error) = logging::make(target, owner) {
+                log::error!("{name} log could not be made error=\"{error}\"");
+            }
+        }
+    }
+
+    /// The one way to a child; it starts without what is the master's alone, its privileges among that.
     fn fork(&mut self, role: &str, work: impl FnOnce(&Roles<'a>) -> i32) -> io::Result<Pid> {
+        let master = Pid::this();
         process::fork(|| {
             self.ears.close();
             self.listeners.iter_mut().for_each(Listener::keep_file);
@@ -302,6 +329,13 @@ impl<'a> Master<'a> {
             process::close_all(&self.foreign);
             process::set_comm(&self.current.1.proc_name, role);
             logging::sign_as(role);
+            if let Err(still) = self.accounts.step_down() {
+                log::error!("privileges could not be dropped {still}");
+                return STILL_PRIVILEGED;
+            }
+            if process::die_with(master).is_err() {
+                return 0;
+            }
             work(self.roles)
         })
     }
@@ -328,7 +362,9 @@ impl<'a> Master<'a> {
 
     fn adopt(&mut self, generation: Generation) {
         if let Some(settings) = self.trial.take() {
-            if let Err(error) = logging::open(&settings.errorlog, settings.loglevel) {
+            if let Err(error) =
+                logging::open(&settings.errorlog, settings.loglevel, self.accounts.log_owner())
+            {
                 log::error!("error log could not be opened error=\"{error}\"");
             }
             self.current = (generation, settings);
@@ -354,6 +390,13 @@ fn fixed_until_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("reuse_port", old.reuse_port != new.reuse_port),
         ("max_workers", old.max_workers != new.max_workers),
         ("pidfile", old.pidfile != new.pidfile),
+        ("chdir", old.chdir != new.chdir),
+        ("umask", old.umask != new.umask),
+        ("user", old.user != new.user),
+        ("group", old.group != new.group),
+        ("socket_mode", old.socket_mode != new.socket_mode),
+        ("socket_user", old.socket_user != new.socket_user),
+        ("socket_group", old.socket_group != new.socket_group),
         ("database.setup", old.database.setup != new.database.setup),
     ]
     .into_iter()
@@ -378,7 +421,11 @@ fn no_queues() -> Result<Queues, Failure> {
 }
 
 /// Binds every address; `None` where a signal asked to stop meanwhile.
-fn bind_all(settings: &Settings, ears: &mut Ears) -> Result<Option<(Vec<Listener>, Queues)>, Failure> {
+fn bind_all(
+    settings: &Settings,
+    accounts: &Accounts,
+    ears: &mut Ears,
+) -> Result<Option<(Vec<Listener>, Queues)>, Failure> {
     let mut listeners = Vec::new();
     let mut queues = no_queues()?;
     for bind in &settings.bind {
@@ -390,10 +437,14 @@ fn bind_all(settings: &Settings, ears: &mut Ears) -> Result<Option<(Vec<Listener
                         log::info!("listening on={group}");
                         queues.add(group);
                     }),
-                Bind::Tcp { .. } | Bind::Unix(_) => Listener::bind(bind, settings.backlog).map(|listener| {
-                    log::info!("listening on={listener}");
-                    listeners.push(listener);
-                }),
+                Bind::Tcp { .. } | Bind::Unix(_) => {
+                    Listener::bind(bind, settings.backlog, settings.socket_mode, accounts.socket).map(
+                        |listener| {
+                            log::info!("listening on={listener}");
+                            listeners.push(listener);
+                        },
+                    )
+                }
             };
             match bound {
                 Ok(()) => break,

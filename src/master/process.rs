@@ -53,7 +53,8 @@ fn exit_now(code: i32) -> ! {
 }
 
 /// Has the kernel kill this process when its parent dies, however that comes about (PR_SET_PDEATHSIG, prctl(2)).
-fn die_with(master: Pid) -> nix::Result<()> {
+/// To be set again after a change of user, which clears it.
+pub(crate) fn die_with(master: Pid) -> nix::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before the line above took effect.
     if getppid() == master { Ok(()) } else { Err(Errno::ESRCH) }

@@ -64,7 +64,7 @@ impl Line {
 impl AccessLog {
     /// `None` where the log is off.
     pub(super) fn open(target: &LogTarget) -> io::Result<Option<AccessLog>> {
-        let sink = Sink::open(target, io::stdout().as_fd())?;
+        let sink = Sink::open(target, io::stdout().as_fd(), None)?;
         Ok(sink.map(|sink| {
             let state = State { sink, gathered: String::new(), second: (0, String::new()) };
             AccessLog { state: Mutex::new(state) }

@@ -79,6 +79,13 @@ pub fn file_targets(pid: i32) -> Vec<PathBuf> {
     entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
 }
 
+/// A field of /proc/PID/status, its words parted by single spaces.
+pub fn status(pid: i32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap_or_default();
+    value.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The open files above the standard ones that would survive an exec, as `number: target`.
 pub fn kept_on_exec(pid: i32) -> Vec<String> {
     const CLOSE_ON_EXEC: u32 = 0o2_000_000;

@@ -3,7 +3,7 @@
 use crate::support::{
     Connection, DEADLINE, Failure, Load, Program, Said, eventually, holds_for, http, millis, proc, seconds,
 };
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 fn what_is_too_long_gets_its_status() {

@@ -16,6 +16,8 @@ mod inherited;
 mod limits;
 mod main_job;
 mod options;
+mod place;
+mod privileges;
 mod process;
 mod readme;
 mod reload;
