@@ -1,6 +1,7 @@
 //! The settings of a server: what they are called, where they come from, and whether they hold.
 //! Not here: what anybody does with them.
 
+mod change;
 mod error;
 mod file;
 mod print;
@@ -12,6 +13,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use change::Changes;
 pub use error::Error;
 pub use print::reference;
 pub use source::{AppKind, Mode, Source, Stop};
@@ -70,6 +72,8 @@ pub struct Settings {
     /// Where what is not a default comes from.
     pub(crate) origins: BTreeMap<&'static str, Origin>,
     pub(crate) warnings: Vec<String>,
+    /// There is a config file, and it has a key or a table.
+    pub(crate) file_sets_anything: bool,
 }
 
 /// Where a setting's value comes from.
@@ -143,7 +147,7 @@ pub struct CacheSettings {
 }
 
 /// One `[[route]]` of the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub path: String,
     /// Upper case; never empty.
@@ -156,13 +160,13 @@ pub struct Route {
     pub place: String,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Text(String),
     Sql { sql: String, params: Vec<Param>, one: bool },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {
     pub name: String,
     pub kind: ParamKind,
@@ -249,6 +253,7 @@ impl Settings {
             routes: Vec::new(),
             origins: BTreeMap::new(),
             warnings: Vec::new(),
+            file_sets_anything: false,
         }
     }
 

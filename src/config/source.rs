@@ -161,6 +161,7 @@ impl Source {
         let mut problems = Vec::new();
         if let Some(path) = &self.config {
             let contents = file::read(path, &self.environment).map_err(Error::new)?;
+            settings.file_sets_anything = !contents.values.is_empty() || !contents.routes.is_empty();
             for (key, raw, line) in contents.values {
                 put(&mut settings, key, &raw, Origin::File(path.clone(), line), &mut problems);
             }

@@ -20,6 +20,8 @@ pub(super) struct Setting {
     pub(super) set: fn(&mut Settings, &Raw) -> bool,
     /// The value in force, as it would stand in the file; secrets masked.
     pub(super) show: fn(&Settings) -> String,
+    /// Takes the value over from other settings.
+    pub(super) copy: fn(&mut Settings, &Settings),
 }
 
 impl Setting {
@@ -35,6 +37,11 @@ impl Setting {
     /// A flag that may stand without its value.
     pub(super) fn is_switch(&self) -> bool {
         ["true", "false"].contains(&self.default)
+    }
+
+    /// Put to use once, at start: a reload cannot change it. Readers are told so in `about`.
+    pub(super) fn is_fixed(&self, serving: &Settings) -> bool {
+        self.about.ends_with("Fixed at start.") || (self.key == "bind" && serving.reuse_port)
     }
 
     pub(super) fn is_secret(&self) -> bool {
@@ -61,6 +68,7 @@ macro_rules! row {
                 Some(_) | None => false,
             },
             show: |settings| $show(&settings.$($field)+),
+            copy: |to, from| to.$($field)+ = from.$($field)+.clone(),
         }
     };
 }
@@ -118,7 +126,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         [reuse_port],
         v::show_number,
         "true or false; the flag alone is true",
-        "Gives each worker a queue of its own at every TCP address (SO_REUSEPORT). Fixed at start."
+        "Gives each worker a queue of its own at every TCP address (SO_REUSEPORT). The addresses are then fixed, too. Fixed at start."
     ),
     row!(
         "workers",
@@ -550,7 +558,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         [database.setup],
         v::show_path,
         "a path, in which {backend} stands for sqlite or postgres; empty: none",
-        "An SQL script to run at start, in one transaction. It must do no harm when run again. One that the file names runs only against the URL that the same file names."
+        "An SQL script to run at start, in one transaction. It must do no harm when run again. One that the file names runs only against the URL that the same file names. Fixed at start."
     ),
     row!(
         "cache.capacity",

@@ -68,6 +68,20 @@ impl Ears {
         let _ = poll(&mut fds, timeout);
     }
 
+    /// Waits for so long; true when a signal asked to stop meanwhile.
+    pub(super) fn pause(&mut self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            self.wait(Some(deadline), Vec::new());
+            let asked_to_stop =
+                |signal: &Meaning| matches!(signal, Meaning::Wish(Event::Drain | Event::Halt, _));
+            if self.signals().iter().any(asked_to_stop) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// A worker's end of the pipe.
     pub(super) fn workers_bell(&self) -> io::Result<UnixStream> {
         self.workers_bell.try_clone()

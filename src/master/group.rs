@@ -29,9 +29,7 @@ impl Group {
     /// of a group in which strangers are is not known.
     pub(super) fn open(host: &str, port: u16, backlog: u32) -> io::Result<Group> {
         let addr = (host, port).to_socket_addrs()?.next().ok_or(ErrorKind::AddrNotAvailable)?;
-        // The kernel cuts it at net.core.somaxconn.
-        let backlog = i32::try_from(backlog).ok().and_then(|length| Backlog::new(length).ok());
-        let backlog = backlog.unwrap_or(Backlog::MAXCONN);
+        let backlog = length(backlog);
         let first = tcp_socket(addr)?;
         setsockopt(&first, sockopt::ReuseAddr, &true)?;
         bind(first.as_raw_fd(), &SockaddrStorage::from(addr))?;
@@ -52,6 +50,11 @@ impl Group {
         listen(&socket, self.backlog)?;
         self.sockets.push(socket);
         Ok(())
+    }
+
+    pub(super) fn set_backlog(&mut self, backlog: u32) -> io::Result<()> {
+        self.backlog = length(backlog);
+        self.sockets.iter().try_for_each(|socket| Ok(listen(socket, self.backlog)?))
     }
 
     /// Closes a socket for whoever holds it, and resets what waits in its queue. The last one takes its place.
@@ -90,6 +93,11 @@ impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.addr)
     }
+}
+
+/// The kernel cuts it at net.core.somaxconn.
+fn length(backlog: u32) -> Backlog {
+    i32::try_from(backlog).ok().and_then(|length| Backlog::new(length).ok()).unwrap_or(Backlog::MAXCONN)
 }
 
 fn tcp_socket(addr: SocketAddr) -> io::Result<OwnedFd> {

@@ -10,6 +10,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Uid, fchownat};
+use std::cell::Cell;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, IoSliceMut};
@@ -28,8 +29,8 @@ pub(crate) struct Listener {
 
 enum Place {
     Tcp(SocketAddr),
-    /// The path, and the inode that is to be removed there.
-    Unix(PathBuf, u64),
+    /// The path, and the inode that is to be removed there; zero: none.
+    Unix(PathBuf, Cell<u64>),
 }
 
 /// What becomes of the file of a Unix socket when the server stops.
@@ -56,10 +57,15 @@ impl Listener {
             Bind::Tcp { host, port } => bind_tcp(host, *port)?,
             Bind::Unix(path) => bind_unix(path, mode, owner)?,
         };
-        // A second listen(2) only changes the length of the queue; the kernel cuts it at net.core.somaxconn.
-        let backlog = i32::try_from(backlog).ok().and_then(|length| Backlog::new(length).ok());
-        listen(&listener.fd, backlog.unwrap_or(Backlog::MAXCONN))?;
+        // A second listen(2) only changes the length of the queue.
+        listener.set_backlog(backlog)?;
         Ok(listener)
+    }
+
+    /// How many connections may wait; the kernel cuts it at net.core.somaxconn.
+    pub(crate) fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        let backlog = i32::try_from(backlog).ok().and_then(|length| Backlog::new(length).ok());
+        Ok(listen(&self.fd, backlog.unwrap_or(Backlog::MAXCONN))?)
     }
 
     /// Takes a stream socket that listens already, TCP or Unix, and learns from it where.
@@ -108,7 +114,7 @@ impl Listener {
                 (format!("@{name}").into(), 0)
             }
         };
-        Ok(Listener { fd: socket.into(), at: Place::Unix(path, inode) })
+        Ok(Listener { fd: socket.into(), at: Place::Unix(path, Cell::new(inode)) })
     }
 
     /// A descriptor of the same socket for a worker.
@@ -117,9 +123,9 @@ impl Listener {
     }
 
     /// For a child: its copy closes without taking the socket's file away.
-    pub(crate) fn keep_file(&mut self) {
-        if let Place::Unix(_, inode) = &mut self.at {
-            *inode = 0;
+    pub(crate) fn keep_file(&self) {
+        if let Place::Unix(_, inode) = &self.at {
+            inode.set(0);
         }
     }
 }
@@ -128,7 +134,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Place::Unix(path, inode) = &self.at
-            && std::fs::symlink_metadata(path).is_ok_and(|file| file.ino() == *inode)
+            && std::fs::symlink_metadata(path).is_ok_and(|file| file.ino() == inode.get())
         {
             let _ = std::fs::remove_file(path);
         }
@@ -228,7 +234,7 @@ mod tests {
         let first = bound(&bind).unwrap();
         assert_eq!(first.to_string(), format!("unix:{}", path.display()));
         assert_eq!(kind_of(bound(&bind)), Some(ErrorKind::AddrInUse), "a live server's file stays");
-        let mut killed = first;
+        let killed = first;
         killed.keep_file();
         drop(killed);
         assert!(path.exists());

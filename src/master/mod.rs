@@ -11,6 +11,7 @@ mod pidfile;
 mod privileges;
 mod process;
 mod queues;
+mod sockets;
 mod words;
 
 pub(crate) use arbiter::Setup;
@@ -22,25 +23,20 @@ pub(crate) use process::unblock_signals;
 use crate::config::{Bind, Settings};
 use crate::logging;
 use crate::scoreboard::{Board, Seat};
-use arbiter::{Arbiter, Ending, Event, Generation, Order, Policy, SlotId};
+use arbiter::{Arbiter, Ending, Event, Generation, Notice, Order, Policy, SlotId};
 use crew::{Crew, Role};
 use ears::{Ears, Meaning};
-use group::Group;
-use listener::{AtStop, Listener};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pidfile::Pidfile;
 use queues::Queues;
-use std::io::{self, ErrorKind};
+use sockets::Sockets;
+use std::io;
 use std::mem;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-/// How often a busy address is tried at start, and how long apart: a server that is just leaving may still hold it.
-const BIND_TRIES: u32 = 5;
-const BIND_PAUSE: Duration = Duration::from_millis(200);
+use std::time::Instant;
 
 /// The exit code of a child that could not become who it should.
 const STILL_PRIVILEGED: i32 = 77; // EX_NOPERM, sysexits.h
@@ -105,11 +101,14 @@ pub(crate) fn run(
     process::set_comm(&settings.proc_name, "master");
     logging::sign_as("master");
     let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
-    let (listeners, queues) = if passed.is_empty() {
-        let Some(bound) = bind_all(&settings, &accounts, &mut ears)? else { return Ok(()) };
-        bound
+    let mut queues = Queues::new().map_err(|error| Failure::System { doing: "make a socket pair", error })?;
+    let sockets = if passed.is_empty() {
+        let Some(sockets) = Sockets::open(&settings, accounts.socket, &mut queues, &mut ears)? else {
+            return Ok(());
+        };
+        sockets
     } else {
-        (adopt_all(passed)?, no_queues()?)
+        Sockets::adopt(passed)?
     };
     let pidfile = settings
         .pidfile
@@ -118,64 +117,80 @@ pub(crate) fn run(
         .transpose()
         .map_err(|error| Failure::Pidfile { path: settings.pidfile.clone().unwrap_or_default(), error });
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
-    let ended = pidfile
-        .and_then(|_pidfile| Master::new(settings, accounts, listeners, queues, foreign, ears, roles)?.run());
+    let ended = pidfile.and_then(|_pidfile| {
+        let era = Era { settings, sockets };
+        Master::new(era, queues, ears, roles, Birth { accounts, foreign })?.run()
+    });
     log::info!("stopped");
     ended
 }
 
+/// What a generation has of its own.
+struct Era {
+    settings: Settings,
+    sockets: Sockets,
+}
+
+/// What each child goes through first: descriptors to close, accounts to step down to.
+struct Birth {
+    accounts: Accounts,
+    foreign: Vec<RawFd>,
+}
+
 struct Master<'a> {
     roles: &'a Roles<'a>,
-    accounts: Accounts,
+    birth: Birth,
     ears: Ears,
-    listeners: Vec<Listener>,
     queues: Queues,
-    foreign: Vec<RawFd>,
     board: Board,
     arbiter: Arbiter,
     crew: Crew,
-    /// The settings that serve, and those on trial.
-    current: (Generation, Settings),
-    trial: Option<Settings>,
+    /// What serves, and what is on trial.
+    current: (Generation, Era),
+    trial: Option<Era>,
+    /// Sockets of earlier generations, kept until the last of their workers has been told to drain.
+    leaving: Vec<Sockets>,
     /// What was learnt since the arbiter was last told.
     learnt: Vec<Event>,
 }
 
 impl<'a> Master<'a> {
     fn new(
-        settings: Settings,
-        accounts: Accounts,
-        listeners: Vec<Listener>,
+        era: Era,
         queues: Queues,
-        foreign: Vec<RawFd>,
         ears: Ears,
         roles: &'a Roles<'a>,
+        birth: Birth,
     ) -> Result<Master<'a>, Failure> {
+        let settings = &era.settings;
         // A new generation boots while the old one drains, so the board has two seats for each worker.
         let seats = 2 * settings.max_workers;
         let board =
             Board::new(seats).map_err(|error| Failure::System { doing: "map the scoreboard", error })?;
         let has_setup = settings.database.setup.is_some();
-        let arbiter = Arbiter::new(policy(&settings), settings.max_workers, seats, has_setup, Instant::now());
-        let crew = Crew::default();
+        let arbiter = Arbiter::new(policy(settings), settings.max_workers, seats, has_setup, Instant::now());
         Ok(Master {
             roles,
-            accounts,
+            birth,
             ears,
-            listeners,
             queues,
-            foreign,
             board,
             arbiter,
-            crew,
-            current: (arbiter::FIRST_GENERATION, settings),
+            crew: Crew::default(),
+            current: (arbiter::FIRST_GENERATION, era),
             trial: None,
+            leaving: Vec::new(),
             learnt: Vec::new(),
         })
     }
 
+    /// The settings that serve.
+    fn settings(&self) -> &Settings {
+        &self.current.1.settings
+    }
+
     fn run(&mut self) -> Result<(), Failure> {
-        log::info!("master started pid={} workers={}", std::process::id(), self.current.1.workers);
+        log::info!("master started pid={} workers={}", std::process::id(), self.settings().workers);
         loop {
             self.watch();
             let now = Instant::now();
@@ -208,7 +223,7 @@ impl<'a> Master<'a> {
                 }
                 Meaning::ReopenLogs => {
                     logging::reopen();
-                    self.make_logs(&self.current.1);
+                    self.make_logs(self.settings());
                     log::info!("logs reopened");
                     self.crew.send_to_workers(Signal::SIGUSR1);
                 }
@@ -254,22 +269,31 @@ impl<'a> Master<'a> {
             Order::CloseListeners => {
                 log::info!("stopping");
                 self.queues.stop();
-                self.listeners.clear();
+                self.close_sockets();
             }
-            Order::Say(notice) => words::say(notice),
+            Order::Say(notice) => {
+                words::say(notice);
+                if let Notice::ReloadDone(_) = notice {
+                    self.leaving.clear();
+                }
+            }
             Order::Finish(_) => unreachable!("the loop returns on it"),
         }
     }
 
-    fn spawn(&mut self, slot: SlotId, generation: Generation) {
+    /// The generation's own, also while it is on trial.
+    fn era(&self, generation: Generation) -> &Era {
         let (current, serving) = &self.current;
-        let settings = self.trial.as_ref().filter(|_| generation > *current).unwrap_or(serving).clone();
+        self.trial.as_ref().filter(|_| generation > *current).unwrap_or(serving)
+    }
+
+    fn spawn(&mut self, slot: SlotId, generation: Generation) {
         // Somebody may be about to rotate them.
-        self.make_logs(&settings);
+        self.make_logs(&self.era(generation).settings);
         let seat = self.board.seat(slot);
         seat.clear();
         let since = Instant::now();
-        match self.fork_worker(slot, generation, settings, seat) {
+        match self.fork_worker(slot, generation, seat) {
             Ok(pid) => {
                 log::info!("worker spawned slot={slot} pid={pid} generation={generation}");
                 self.crew.add(Role::Worker(slot), pid, since, Some(seat));
@@ -281,14 +305,9 @@ impl<'a> Master<'a> {
         }
     }
 
-    fn fork_worker(
-        &mut self,
-        slot: SlotId,
-        generation: Generation,
-        settings: Settings,
-        seat: &'static Seat,
-    ) -> io::Result<Pid> {
-        let mut listeners = self.listeners.iter().map(Listener::share).collect::<io::Result<Vec<_>>>()?;
+    fn fork_worker(&mut self, slot: SlotId, generation: Generation, seat: &'static Seat) -> io::Result<Pid> {
+        let Era { settings, sockets } = self.era(generation);
+        let (settings, mut listeners) = (settings.clone(), sockets.share()?);
         listeners.extend(self.queues.assign(slot, generation, self.arbiter.wanted())?);
         let (offers, bell) = (self.queues.workers_end()?, self.ears.workers_bell()?);
         let post = Post { slot, settings, seat, listeners, offers, bell };
@@ -298,7 +317,7 @@ impl<'a> Master<'a> {
 
     /// The database's script, in a process of its own: the master never waits for a server.
     fn start_setup(&mut self) {
-        let settings = self.current.1.clone();
+        let settings = self.settings().clone();
         match self.fork("help", |roles| crew::exit_code((roles.set_up)(&settings))) {
             Ok(pid) => self.crew.add(Role::Setup, pid, Instant::now(), None),
             Err(error) => {
@@ -310,7 +329,7 @@ impl<'a> Master<'a> {
 
     /// Makes the files that a child of another user might not be allowed to make.
     fn make_logs(&self, settings: &Settings) {
-        let Some(owner) = self.accounts.log_owner() else { return };
+        let Some(owner) = self.birth.accounts.log_owner() else { return };
         for (name, target) in [("error", &settings.errorlog), ("access", &settings.accesslog)] {
             if let Err(error) = logging::make(target, owner) {
                 log::error!("{name} log could not be made error=\"{error}\"");
@@ -323,13 +342,13 @@ impl<'a> Master<'a> {
         let master = Pid::this();
         process::fork(|| {
             self.ears.close();
-            self.listeners.iter_mut().for_each(Listener::keep_file);
-            self.listeners.clear();
+            self.sockets().for_each(Sockets::keep_files);
+            self.close_sockets();
             self.queues.clear();
-            process::close_all(&self.foreign);
-            process::set_comm(&self.current.1.proc_name, role);
+            process::close_all(&self.birth.foreign);
+            process::set_comm(&self.settings().proc_name, role);
             logging::sign_as(role);
-            if let Err(still) = self.accounts.step_down() {
+            if let Err(still) = self.birth.accounts.step_down() {
                 log::error!("privileges could not be dropped {still}");
                 return STILL_PRIVILEGED;
             }
@@ -340,16 +359,26 @@ impl<'a> Master<'a> {
         })
     }
 
+    /// Of all generations.
+    fn sockets(&self) -> impl Iterator<Item = &Sockets> {
+        let eras = self.trial.iter().chain([&self.current.1]);
+        eras.map(|era| &era.sockets).chain(&self.leaving)
+    }
+
+    fn close_sockets(&mut self) {
+        self.leaving.clear();
+        self.current.1.sockets = Sockets::default();
+        if let Some(trial) = &mut self.trial {
+            trial.sockets = Sockets::default();
+        }
+    }
+
     /// Puts the settings, read again, to trial, or refuses them.
     fn reread(&mut self) {
-        let policy = match (self.roles.reload)() {
-            Ok(settings) => {
-                let fixed = fixed_until_restart(&self.current.1, &settings);
-                if !fixed.is_empty() {
-                    log::warn!("settings changed that need a restart settings={}", fixed.join(","));
-                }
-                let policy = policy(&settings);
-                self.trial = Some(settings);
+        let policy = match self.read_again() {
+            Ok(era) => {
+                let policy = policy(&era.settings);
+                self.trial = Some(era);
                 Some(policy)
             }
             Err(message) => {
@@ -360,16 +389,32 @@ impl<'a> Master<'a> {
         self.learnt.push(Event::Reread(policy));
     }
 
+    /// Everything that can be refused at once: the file, and new addresses.
+    fn read_again(&self) -> Result<Era, String> {
+        let mut settings = (self.roles.reload)()?;
+        settings.check_after(self.settings())?;
+        let changes = settings.follow(self.settings());
+        let sockets = self.current.1.sockets.succeed(&settings, self.birth.accounts.socket);
+        let sockets = sockets.map_err(|(bind, error)| Failure::Bind { bind, error }.to_string())?;
+        words::say_changes(&changes);
+        Ok(Era { settings, sockets })
+    }
+
     fn adopt(&mut self, generation: Generation) {
-        if let Some(settings) = self.trial.take() {
-            if let Err(error) =
-                logging::open(&settings.errorlog, settings.loglevel, self.accounts.log_owner())
-            {
-                log::error!("error log could not be opened error=\"{error}\"");
-            }
-            self.current = (generation, settings);
-            log::info!("reload adopted generation={generation}");
+        let Some(era) = self.trial.take() else { return };
+        let settings = &era.settings;
+        if let Err(error) =
+            logging::open(&settings.errorlog, settings.loglevel, self.birth.accounts.log_owner())
+        {
+            log::error!("error log could not be opened error=\"{error}\"");
         }
+        if settings.backlog != self.settings().backlog {
+            era.sockets.set_backlog(settings.backlog);
+            self.queues.set_backlog(settings.backlog);
+        }
+        let (_, before) = mem::replace(&mut self.current, (generation, era));
+        self.leaving.push(before.sockets);
+        log::info!("reload adopted generation={generation}");
     }
 }
 
@@ -380,99 +425,6 @@ fn policy(settings: &Settings) -> Policy {
         graceful_timeout: settings.graceful_timeout,
         boot_timeout: settings.boot_timeout,
     }
-}
-
-/// What a reload cannot change, because it was put to use once, at start.
-fn fixed_until_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    [
-        ("bind", old.bind != new.bind),
-        ("backlog", old.backlog != new.backlog),
-        ("reuse_port", old.reuse_port != new.reuse_port),
-        ("max_workers", old.max_workers != new.max_workers),
-        ("pidfile", old.pidfile != new.pidfile),
-        ("chdir", old.chdir != new.chdir),
-        ("umask", old.umask != new.umask),
-        ("user", old.user != new.user),
-        ("group", old.group != new.group),
-        ("socket_mode", old.socket_mode != new.socket_mode),
-        ("socket_user", old.socket_user != new.socket_user),
-        ("socket_group", old.socket_group != new.socket_group),
-        ("database.setup", old.database.setup != new.database.setup),
-    ]
-    .into_iter()
-    .filter_map(|(key, changed)| changed.then_some(key))
-    .collect()
-}
-
-/// Takes the sockets that were passed in, in place of `bind`.
-fn adopt_all(passed: Vec<(OwnedFd, String)>) -> Result<Vec<Listener>, Failure> {
-    log::info!("sockets were passed in and used in place of bind count={}", passed.len());
-    let adopt = |(fd, name): (OwnedFd, String)| {
-        let listener = Listener::adopt(fd, AtStop::KeepFile)
-            .map_err(|error| Failure::Adopt { name: name.clone(), error })?;
-        log::info!("listening on={listener} name=\"{name}\"");
-        Ok(listener)
-    };
-    passed.into_iter().map(adopt).collect()
-}
-
-fn no_queues() -> Result<Queues, Failure> {
-    Queues::new().map_err(|error| Failure::System { doing: "make a socket pair", error })
-}
-
-/// Binds every address; `None` where a signal asked to stop meanwhile.
-fn bind_all(
-    settings: &Settings,
-    accounts: &Accounts,
-    ears: &mut Ears,
-) -> Result<Option<(Vec<Listener>, Queues)>, Failure> {
-    let mut listeners = Vec::new();
-    let mut queues = no_queues()?;
-    for bind in &settings.bind {
-        let mut tries = 1;
-        loop {
-            let bound = match bind {
-                Bind::Tcp { host, port } if settings.reuse_port => Group::open(host, *port, settings.backlog)
-                    .map(|group| {
-                        log::info!("listening on={group}");
-                        queues.add(group);
-                    }),
-                Bind::Tcp { .. } | Bind::Unix(_) => {
-                    Listener::bind(bind, settings.backlog, settings.socket_mode, accounts.socket).map(
-                        |listener| {
-                            log::info!("listening on={listener}");
-                            listeners.push(listener);
-                        },
-                    )
-                }
-            };
-            match bound {
-                Ok(()) => break,
-                Err(error) if error.kind() == ErrorKind::AddrInUse && tries < BIND_TRIES => {
-                    log::warn!("address in use bind={bind} try={tries} of={BIND_TRIES}");
-                    tries += 1;
-                    if pause(ears) {
-                        return Ok(None);
-                    }
-                }
-                Err(error) => return Err(Failure::Bind { bind: bind.clone(), error }),
-            }
-        }
-    }
-    Ok(Some((listeners, queues)))
-}
-
-/// Waits a moment; true when a signal asked to stop.
-fn pause(ears: &mut Ears) -> bool {
-    let deadline = Instant::now() + BIND_PAUSE;
-    while Instant::now() < deadline {
-        ears.wait(Some(deadline), Vec::new());
-        if ears.signals().iter().any(|signal| matches!(signal, Meaning::Wish(Event::Drain | Event::Halt, _)))
-        {
-            return true;
-        }
-    }
-    false
 }
 
 fn finish(ending: Ending) -> Result<(), Failure> {

@@ -196,6 +196,14 @@ impl Queues {
         self.lanes.clear();
     }
 
+    pub(super) fn set_backlog(&mut self, backlog: u32) {
+        for group in &mut self.groups {
+            if let Err(error) = group.set_backlog(backlog) {
+                log::error!("backlog could not be set on={group} error=\"{error}\"");
+            }
+        }
+    }
+
     fn grow(&mut self) -> io::Result<usize> {
         let at = self.lanes.len();
         for done in 0..self.groups.len() {

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::arbiter::{Notice, Overdue, Rejection, Why};
+use crate::config::Changes;
 use std::fmt;
 
 impl fmt::Display for Why {
@@ -50,6 +51,17 @@ pub(super) fn say(notice: Notice) {
         Notice::Resized { workers } => log::info!("workers wanted workers={workers}"),
         Notice::ReloadDone(generation) => log::info!("reload done generation={generation}"),
         Notice::SetupRetry { delay } => log::warn!("database setup put off next_try={delay:.1?}"),
+    }
+}
+
+/// Logs what a reload is about to change.
+pub(super) fn say_changes(changes: &Changes) {
+    // The log has its values in double quotes.
+    let list = |changes: &[String]| changes.join(", ").replace('"', "'");
+    log::info!("settings read again changes=\"{}\"", list(&changes.taken));
+    if !changes.fixed.is_empty() {
+        let fixed = list(&changes.fixed);
+        log::warn!("settings changed that need an upgrade or a restart changes=\"{fixed}\"");
     }
 }
 

@@ -12,6 +12,10 @@ pub enum Said {
     Exited,
     Draining,
     ReloadRequested,
+    /// What a reload is about to change.
+    SettingsRead,
+    /// What it cannot change.
+    SettingsFixed,
     ReloadDone,
     ReloadRefused,
     /// How many workers there should be, since TTIN or TTOU.
@@ -47,6 +51,8 @@ impl Said {
             Said::Exited => "worker exited",
             Said::Draining => "worker draining",
             Said::ReloadRequested => "signal received signal=HUP",
+            Said::SettingsRead => "settings read again",
+            Said::SettingsFixed => "settings changed that need",
             Said::ReloadDone => "reload done",
             Said::ReloadRefused => "reload refused",
             Said::Wanted => "workers wanted",

@@ -8,6 +8,7 @@ use nix::unistd::{Uid, User};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 /// Numbers that no account has.
 const UID: u32 = 54_321;

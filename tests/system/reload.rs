@@ -1,9 +1,10 @@
 //! HUP: settings read again, the new generation ready before the old one drains, no request lost.
 
 use crate::support::server::End;
-use crate::support::{DEADLINE, Load, Program, Said, alone, eventually};
+use crate::support::{Connection, DEADLINE, Failure, Load, Program, Said, Server, Target, alone, eventually};
 use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
 use std::fs;
+use std::net::TcpListener;
 
 /// How many requests each kind of load sends.
 const REQUESTS: u64 = 20_000;
@@ -110,4 +111,108 @@ fn a_stop_during_a_reload_stops() {
     server.wait(Said::ReloadRequested);
     server.signal(SIGTERM);
     assert_eq!(server.wait_exit(), End::Code(0));
+}
+
+/// The program that a test of addresses runs, with its own file in place of `-b`.
+fn listening(text: &str) -> Program {
+    Program::stock().unbound().config(text).expect_workers(2)
+}
+
+fn rewrite(server: &Server, text: &str) {
+    fs::write(server.dir().join("server.toml"), text).unwrap();
+    server.signal(SIGHUP);
+}
+
+#[test]
+fn a_reload_moves_to_another_address_and_the_old_one_drains() {
+    let mut server = listening("bind = \"unix:old.sock\"\nworkers = 2\n").start();
+    let old = Target::Unix(server.dir().join("old.sock"));
+    let mut kept = server.connect();
+    assert_eq!(kept.get("/").unwrap().status, 200);
+    rewrite(&server, "bind = [\"unix:new.sock\", \"127.0.0.1:0\"]\nworkers = 2\n");
+    server.wait(Said::ReloadDone);
+    eventually(DEADLINE, "the old file is gone", || !server.dir().join("old.sock").exists());
+    assert_eq!(Connection::open(&old).err(), Some(Failure::Refused));
+    assert_eq!(kept.get("/").map(|answer| answer.status), Ok(200), "what was open is served to its end");
+    let new: Vec<Target> = server
+        .log_with("listening on=")
+        .iter()
+        .skip(1)
+        .map(|line| Target::named(on(line), server.dir()))
+        .collect();
+    assert_eq!(new.len(), 2);
+    for target in &new {
+        assert_eq!(Connection::open(target).unwrap().get("/").unwrap().status, 200, "{target:?}");
+    }
+    // Again, with nothing changed: nothing is opened, nothing is lost.
+    rewrite(&server, "bind = [\"unix:new.sock\", \"127.0.0.1:0\"]\nworkers = 2\n");
+    server.wait_count(Said::ReloadDone, 2);
+    assert_eq!(server.count(Said::Listening), 3);
+    assert_eq!(Connection::open(&new[1]).unwrap().get("/").unwrap().status, 200);
+    server.stop();
+    assert!(!server.dir().join("new.sock").exists());
+}
+
+fn on(line: &str) -> &str {
+    line.split_once("on=").unwrap().1
+}
+
+#[test]
+fn a_reload_to_another_address_under_load_loses_nothing_at_one_that_stays() {
+    let _alone = alone();
+    let stays = "bind = [\"unix:stays.sock\"";
+    let text = format!("{stays}]\nworkers = 2\n");
+    let mut server = Program::probe().unbound().config(&text).expect_workers(2).start();
+    let target = Target::Unix(server.dir().join("stays.sock"));
+    let load = Load::on(target).without_keep_alive().at_least(REQUESTS / 4).start();
+    for done in 1..=4 {
+        let more = if done % 2 == 1 { ", \"127.0.0.1:0\"" } else { "" };
+        rewrite(&server, &format!("{stays}{more}]\nworkers = 2\n"));
+        server.wait_count(Said::ReloadDone, done);
+        load.wait_more(REQUESTS / 40);
+    }
+    load.finish().assert_none_failed();
+    server.stop();
+}
+
+#[test]
+fn what_a_reload_cannot_have_is_refused_and_nothing_changes() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let good = "bind = \"unix:s.sock\"\nworkers = 2\n";
+    let mut server = listening(good).start();
+    let old = server.workers();
+    let refused = [
+        (format!("bind = [\"unix:s.sock\", \"unix:more.sock\", \"{taken}\"]\n"), taken.to_string()),
+        (String::new(), "empty".to_owned()),
+        ("# bind = \"unix:s.sock\"\n".to_owned(), "empty".to_owned()),
+        ("workers = 2\n".to_owned(), "bind is gone".to_owned()),
+    ];
+    for (count, (text, why)) in refused.iter().enumerate() {
+        rewrite(&server, text);
+        let line = server.wait_count(Said::ReloadRefused, count + 1);
+        assert!(line.raw.contains(why), "{}", line.raw);
+        assert_eq!((server.workers(), server.get("/").status), (old.clone(), 200));
+        assert!(!server.dir().join("more.sock").exists(), "what was opened for it is closed again");
+    }
+    rewrite(&server, good);
+    server.wait(Said::ReloadDone);
+    server.stop();
+}
+
+#[test]
+fn the_log_says_what_a_reload_changes_and_what_it_cannot() {
+    let mut server = Program::stock().config("workers = 1\nbacklog = 64\n").start();
+    rewrite(&server, "workers = 1\nbacklog = 32\ntimeout = \"9s\"\nmax_workers = 8\n");
+    let changes = server.wait(Said::SettingsRead);
+    assert_eq!(changes.value("changes"), Some("backlog 64 → 32, timeout '30s' → '9s'"));
+    let fixed = server.wait(Said::SettingsFixed);
+    assert_eq!(fixed.value("changes"), Some("max_workers 256 → 8"));
+    server.wait(Said::ReloadDone);
+    rewrite(&server, "workers = 1\n");
+    let changes = server.wait_count(Said::SettingsRead, 2);
+    assert_eq!(changes.value("changes"), Some("backlog 32 → 2048, timeout '9s' → '30s'"));
+    server.wait_count(Said::ReloadDone, 2);
+    assert_eq!(server.count(Said::SettingsFixed), 1, "the file is back to what serves");
+    server.stop();
 }

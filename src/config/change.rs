@@ -1,0 +1,129 @@
+//! What differs between the settings that serve and those that a reload has read. Not here: what is done about it.
+
+use super::table::SETTINGS;
+use super::{Origin, Route, Settings};
+
+/// A reload's settings beside those that serve.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// `key old → new`, for each that a reload puts to use.
+    pub(crate) taken: Vec<String>,
+    /// The same for what was put to use once, at start, and stays as it is.
+    pub(crate) fixed: Vec<String>,
+}
+
+impl Settings {
+    /// Makes these settings, just read, successors of those that serve: what is fixed at start is taken over. Returns how
+    /// they differed. Values are as `--print-config` has them: secrets are masked.
+    pub(crate) fn follow(&mut self, serving: &Settings) -> Changes {
+        let mut changes = Changes::default();
+        for setting in SETTINGS {
+            let (old, new) = ((setting.show)(serving), (setting.show)(self));
+            let is_other_secret = setting.is_secret() && self.database.url != serving.database.url;
+            if old == new && !is_other_secret {
+                continue;
+            }
+            let change = format!("{} {old} → {new}", setting.key);
+            if setting.is_fixed(serving) {
+                changes.fixed.push(change);
+                (setting.copy)(self, serving);
+            } else {
+                changes.taken.push(change);
+            }
+        }
+        let (old, new) = (plain(&serving.routes), plain(&self.routes));
+        if old != new {
+            changes.taken.push(format!("route {} tables → {} tables", old.len(), new.len()));
+        }
+        changes
+    }
+
+    /// What is wrong with a file that was good when it was read before: half of it may have been written, or nothing.
+    ///
+    /// # Errors
+    /// When a file that set something sets nothing, or no longer says where to listen.
+    pub(crate) fn check_after(&self, serving: &Settings) -> Result<(), String> {
+        if serving.file_sets_anything && !self.file_sets_anything {
+            return Err("the config file is empty, and was not; to go back to defaults, restart".into());
+        }
+        let from_file = |settings: &Settings| match settings.origins.get("bind") {
+            Some(Origin::File(path, _)) => Some(path.clone()),
+            Some(Origin::Default | Origin::Environment(_) | Origin::Flag(_)) | None => None,
+        };
+        match (from_file(serving), from_file(self)) {
+            (Some(path), None) => Err(format!(
+                "{}: bind is gone, and the server listens where the file said; to listen elsewhere, name it",
+                path.display()
+            )),
+            (Some(_), Some(_)) | (None, _) => Ok(()),
+        }
+    }
+}
+
+/// The routes without their place in the file.
+fn plain(routes: &[Route]) -> Vec<Route> {
+    routes.iter().map(|route| Route { place: String::new(), ..route.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{AppKind, Settings, Source};
+    use std::collections::HashMap;
+
+    fn read(file: &str, flags: &[&str]) -> Settings {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.toml");
+        std::fs::write(&path, file).unwrap();
+        let arguments = ["-c".as_ref(), path.as_os_str()];
+        let arguments = arguments.into_iter().chain(flags.iter().map(AsRef::as_ref)).map(Into::into);
+        Source::new(AppKind::Stock, arguments, HashMap::new()).unwrap().0.read().unwrap()
+    }
+
+    #[test]
+    fn changes_are_named_with_both_values_and_no_secret() {
+        let route = |text| format!("[[route]]\npath = \"/\"\nmethods = [\"GET\"]\ntext = \"{text}\"\n");
+        let table = [
+            ("workers = 2", "workers = 2", vec![], vec![]),
+            ("workers = 2", "# moved\nworkers = 3", vec!["workers 2 → 3"], vec![]),
+            ("workers = 1\ntimeout = 30", "workers = 1\ntimeout = \"30s\"", vec![], vec![]),
+            ("workers = 1", "workers = 1\nmax_workers = 8", vec![], vec!["max_workers 256 → 8"]),
+            (
+                "[database]\nurl = \"postgres://a:one@h/d\"",
+                "[database]\nurl = \"postgres://a:two@h/d\"",
+                vec!["database.url \"postgres://a:***@h/d\" → \"postgres://a:***@h/d\""],
+                vec![],
+            ),
+            (&route("a"), &route("b"), vec!["route 1 tables → 1 tables"], vec![]),
+            (&route("a"), &format!("\n{}", route("a")), vec![], vec![]),
+        ];
+        for (old, new, taken, fixed) in table {
+            let (serving, mut read) = (read(old, &[]), read(new, &[]));
+            let changes = read.follow(&serving);
+            assert_eq!(read.max_workers, serving.max_workers, "it is fixed");
+            assert_eq!((changes.taken, changes.fixed), (own(taken), own(fixed)), "{old:?} to {new:?}");
+        }
+    }
+
+    fn own(texts: Vec<&str>) -> Vec<String> {
+        texts.into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_file_that_lost_what_it_said_is_no_successor() {
+        let bind = "bind = \"127.0.0.1:1\"\nworkers = 1";
+        let flag = ["-b", "127.0.0.1:2"];
+        for (old, new, flags, wanted) in [
+            (bind, bind, &[][..], true),
+            (bind, "bind = \"127.0.0.1:2\"", &[], true),
+            (bind, "workers = 1", &[], false),
+            (bind, "workers = 1", &flag, true),
+            (bind, "", &flag, false),
+            ("", "", &[], true),
+            ("workers = 1", "# nothing\n", &[], false),
+            ("workers = 1", "threads = 1", &[], true),
+        ] {
+            let checked = read(new, flags).check_after(&read(old, flags));
+            assert_eq!(checked.is_ok(), wanted, "{old:?} to {new:?}: {checked:?}");
+        }
+    }
+}
