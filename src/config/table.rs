@@ -342,7 +342,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         [pidfile],
         v::show_path,
         "a path; empty: none",
-        "A file that holds the master's process id while it runs. Fixed at start."
+        "A file that holds the master's process id while it runs, and its lock. Fixed at start."
     ),
     row!(
         "chdir",

@@ -110,17 +110,15 @@ pub(crate) fn run(
     } else {
         Sockets::adopt(passed)?
     };
-    let pidfile = settings
-        .pidfile
-        .as_deref()
-        .map(Pidfile::write)
-        .transpose()
-        .map_err(|error| Failure::Pidfile { path: settings.pidfile.clone().unwrap_or_default(), error });
+    let pidfile =
+        settings.pidfile.as_deref().map(Pidfile::write).transpose().map_err(|error| Failure::Pidfile {
+            path: settings.pidfile.clone().unwrap_or_default(),
+            error,
+        })?;
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
-    let ended = pidfile.and_then(|_pidfile| {
-        let era = Era { settings, sockets };
-        Master::new(era, queues, ears, roles, Birth { accounts, foreign })?.run()
-    });
+    let era = Era { settings, sockets };
+    let around = Surroundings { accounts, foreign, pidfile };
+    let ended = Master::new(era, queues, ears, roles, around)?.run();
     log::info!("stopped");
     ended
 }
@@ -131,15 +129,16 @@ struct Era {
     sockets: Sockets,
 }
 
-/// What each child goes through first: descriptors to close, accounts to step down to.
-struct Birth {
+/// What the master has to do with besides its workers.
+struct Surroundings {
     accounts: Accounts,
     foreign: Vec<RawFd>,
+    pidfile: Option<Pidfile>,
 }
 
 struct Master<'a> {
     roles: &'a Roles<'a>,
-    birth: Birth,
+    around: Surroundings,
     ears: Ears,
     queues: Queues,
     board: Board,
@@ -160,7 +159,7 @@ impl<'a> Master<'a> {
         queues: Queues,
         ears: Ears,
         roles: &'a Roles<'a>,
-        birth: Birth,
+        around: Surroundings,
     ) -> Result<Master<'a>, Failure> {
         let settings = &era.settings;
         // A new generation boots while the old one drains, so the board has two seats for each worker.
@@ -171,7 +170,7 @@ impl<'a> Master<'a> {
         let arbiter = Arbiter::new(policy(settings), settings.max_workers, seats, has_setup, Instant::now());
         Ok(Master {
             roles,
-            birth,
+            around,
             ears,
             queues,
             board,
@@ -329,7 +328,7 @@ impl<'a> Master<'a> {
 
     /// Makes the files that a child of another user might not be allowed to make.
     fn make_logs(&self, settings: &Settings) {
-        let Some(owner) = self.birth.accounts.log_owner() else { return };
+        let Some(owner) = self.around.accounts.log_owner() else { return };
         for (name, target) in [("error", &settings.errorlog), ("access", &settings.accesslog)] {
             if let Err(error) = logging::make(target, owner) {
                 log::error!("{name} log could not be made error=\"{error}\"");
@@ -342,13 +341,14 @@ impl<'a> Master<'a> {
         let master = Pid::this();
         process::fork(|| {
             self.ears.close();
+            self.around.pidfile = None;
             self.sockets().for_each(Sockets::keep_files);
             self.close_sockets();
             self.queues.clear();
-            process::close_all(&self.birth.foreign);
+            process::close_all(&self.around.foreign);
             process::set_comm(&self.settings().proc_name, role);
             logging::sign_as(role);
-            if let Err(still) = self.birth.accounts.step_down() {
+            if let Err(still) = self.around.accounts.step_down() {
                 log::error!("privileges could not be dropped {still}");
                 return STILL_PRIVILEGED;
             }
@@ -394,7 +394,7 @@ impl<'a> Master<'a> {
         let mut settings = (self.roles.reload)()?;
         settings.check_after(self.settings())?;
         let changes = settings.follow(self.settings());
-        let sockets = self.current.1.sockets.succeed(&settings, self.birth.accounts.socket);
+        let sockets = self.current.1.sockets.succeed(&settings, self.around.accounts.socket);
         let sockets = sockets.map_err(|(bind, error)| Failure::Bind { bind, error }.to_string())?;
         words::say_changes(&changes);
         Ok(Era { settings, sockets })
@@ -404,7 +404,7 @@ impl<'a> Master<'a> {
         let Some(era) = self.trial.take() else { return };
         let settings = &era.settings;
         if let Err(error) =
-            logging::open(&settings.errorlog, settings.loglevel, self.birth.accounts.log_owner())
+            logging::open(&settings.errorlog, settings.loglevel, self.around.accounts.log_owner())
         {
             log::error!("error log could not be opened error=\"{error}\"");
         }

@@ -57,6 +57,43 @@ fn a_pidfile_left_by_a_killed_master_is_replaced() {
 }
 
 #[test]
+fn a_pidfile_that_a_running_server_holds_is_refused_whatever_it_says() {
+    let mut first = Program::probe().workers(1).args("-p server.pid").start();
+    let path = first.dir().join("server.pid");
+    for pid in first.workers() {
+        // The kernel may call it by the name that it had before.
+        let held = |path: &std::path::PathBuf| path.to_string_lossy().contains("server.pid");
+        assert!(!proc::file_targets(pid).iter().any(held), "a worker would hold the lock beyond the master");
+    }
+    for text in [format!("{}\n", first.pid()), "4194304\n".to_owned(), String::new()] {
+        fs::write(&path, &text).unwrap();
+        let second = Program::probe().args("-w 1").arg("-p").arg(&path).run();
+        assert_eq!(second.code, Some(1), "{second:?}");
+        assert!(second.stderr.contains("server.pid") && second.stderr.contains("holds it"), "{second:?}");
+        assert!(!second.stderr.contains("worker spawned"), "{second:?}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+    first.stop();
+}
+
+#[test]
+fn a_pidfile_is_no_way_to_another_file() {
+    let precious = Program::probe().file("precious", "4194304\n").args("-w 1 -p server.pid");
+    let (target, link) = (precious.dir().join("precious"), precious.dir().join("server.pid"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let mut server = precious.spawn();
+    assert_eq!(server.wait_exit(), End::Code(1));
+    server.wait_text("symbolic link");
+    assert_eq!(fs::read_to_string(target).unwrap(), "4194304\n");
+
+    let notes = Program::probe().file("notes.txt", "keep me").args("-w 1 -p notes.txt");
+    let path = notes.dir().join("notes.txt");
+    let mut server = notes.spawn();
+    assert_eq!(server.wait_exit(), End::Code(1));
+    assert_eq!(fs::read_to_string(path).unwrap(), "keep me");
+}
+
+#[test]
 fn an_address_in_use_is_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
