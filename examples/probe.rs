@@ -45,6 +45,7 @@ fn app(worker: Worker) -> Router {
         .route("/spin", get(spin))
         .route("/bytes", get(bytes))
         .route("/headers", any(headers))
+        .route("/ready", get(ready))
         .route("/pid", get(async || process::id().to_string()))
         .route("/env", get(env))
         .route("/cached", get(cached))
@@ -64,6 +65,11 @@ fn app(worker: Worker) -> Router {
 async fn sign(mut response: Response) -> Response {
     response.headers_mut().insert("x-worker-pid", HeaderValue::from(process::id()));
     response
+}
+
+/// What a load balancer asks.
+async fn ready(State(probe): State<Probe>) -> StatusCode {
+    if probe.worker.is_leaving() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
 }
 
 #[derive(Deserialize)]

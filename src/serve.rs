@@ -3,7 +3,7 @@
 use crate::app::database::setup::{Outcome, set_up};
 use crate::app::{self, Body, Worker};
 use crate::config::{AppKind, Mode, Settings, Source, Stop};
-use crate::master::{self, Accounts, Failure, Inherited, Roles, Setup};
+use crate::master::{self, Accounts, Failure, Inherited, Roles, Setup, Start};
 use crate::worker::{self, BoxError};
 use crate::{config, logging};
 use bytes::Bytes;
@@ -68,7 +68,15 @@ where
         eprintln!("ferricorn: {reason}");
         return ExitCode::from(FAILED);
     }
-    // First of all, so that nothing opened here is taken for inherited.
+    // Before the folder is changed.
+    let started = match Start::of_this_process() {
+        Ok(started) => started,
+        Err(error) => {
+            eprintln!("ferricorn: this program cannot be found: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    // Early, so that nothing opened here is taken for inherited.
     let inherited = match Inherited::take() {
         Ok(inherited) => inherited,
         Err(reason) => {
@@ -98,7 +106,7 @@ where
             println!("the settings are valid");
         }
         Mode::PrintConfig => print!("{}", settings.print()),
-        Mode::Serve => return start(&source, settings, accounts, inherited, &app),
+        Mode::Serve => return start(&source, settings, accounts, (inherited, started), &app),
     }
     ExitCode::SUCCESS
 }
@@ -107,7 +115,7 @@ fn start<F, S, B>(
     source: &Source,
     mut settings: Settings,
     accounts: Accounts,
-    inherited: Inherited,
+    (inherited, started): (Inherited, Start),
     app: &F,
 ) -> ExitCode
 where
@@ -157,7 +165,7 @@ where
             }
         },
     };
-    match master::run(settings, accounts, inherited, &roles) {
+    match master::run(settings, accounts, inherited, started, &roles) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             log::error!("{failure}");

@@ -51,6 +51,20 @@ impl Worker {
         self.inner.slot
     }
 
+    /// Whether the server has been told to stop and still serves, for the time of `lame_duck`: what a health check should
+    /// answer 503 to, so that load balancers send no more.
+    ///
+    /// ```
+    /// use axum::http::StatusCode;
+    ///
+    /// async fn readyz(worker: ferricorn::Worker) -> StatusCode {
+    ///     if worker.is_leaving() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
+    /// }
+    /// ```
+    pub fn is_leaving(&self) -> bool {
+        self.inner.seat.is_leaving()
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
     }

@@ -44,6 +44,8 @@ pub struct Settings {
     pub timeout: Duration,
     pub graceful_timeout: Duration,
     pub boot_timeout: Duration,
+    pub lame_duck: Duration,
+    pub upgrade: Upgrade,
     pub keepalive: Duration,
     pub max_requests: u64,
     pub max_requests_jitter: u64,
@@ -111,6 +113,15 @@ impl fmt::Display for Origin {
 pub enum Bind {
     Tcp { host: String, port: u16 },
     Unix(PathBuf),
+}
+
+/// What follows when an upgraded server is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// The old master leaves.
+    Auto,
+    /// Both serve until the operator decides.
+    Manual,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,6 +230,8 @@ impl Settings {
             timeout: Duration::ZERO,
             graceful_timeout: Duration::ZERO,
             boot_timeout: Duration::ZERO,
+            lame_duck: Duration::ZERO,
+            upgrade: Upgrade::Auto,
             keepalive: Duration::ZERO,
             max_requests: 0,
             max_requests_jitter: 0,

@@ -225,6 +225,30 @@ pub(super) static SETTINGS: &[Setting] = &[
         "How long a new worker may take to become ready before it is killed."
     ),
     row!(
+        "lame_duck",
+        None,
+        ["lame-duck"],
+        "\"0s\"",
+        v::duration,
+        to_a_day,
+        [lame_duck],
+        v::show_duration,
+        DURATION,
+        "How long serving goes on after TERM, so that load balancers notice first; a second TERM ends it."
+    ),
+    row!(
+        "upgrade",
+        None,
+        ["upgrade"],
+        "\"auto\"",
+        v::upgrade,
+        any,
+        [upgrade],
+        v::show_upgrade,
+        "auto or manual",
+        "What follows when the server started by USR2 is ready: the old one leaves, or both serve until you decide."
+    ),
+    row!(
         "keepalive",
         None,
         ["keep-alive"],

@@ -1,5 +1,6 @@
 //! Values as people write them, and back: durations, sizes, addresses, paths. Not here: which setting takes which.
 
+use super::Upgrade;
 use super::{Bind, DatabaseUrl, LogTarget};
 use log::LevelFilter;
 use std::fmt::{self, Write};
@@ -177,6 +178,14 @@ pub(super) fn level(raw: &Raw) -> Option<LevelFilter> {
     })
 }
 
+pub(super) fn upgrade(raw: &Raw) -> Option<Upgrade> {
+    Some(match raw.text()? {
+        "auto" => Upgrade::Auto,
+        "manual" => Upgrade::Manual,
+        _ => return None,
+    })
+}
+
 /// Empty: none.
 pub(super) fn url(raw: &Raw) -> Option<Option<DatabaseUrl>> {
     let text = raw.text()?;
@@ -341,6 +350,13 @@ pub(super) fn show_target(target: &LogTarget) -> String {
 pub(super) fn show_level(level: &LevelFilter) -> String {
     let name = level.as_str().to_lowercase();
     quoted(if name == "warn" { "warning" } else { &name })
+}
+
+pub(super) fn show_upgrade(upgrade: &Upgrade) -> String {
+    quoted(match upgrade {
+        Upgrade::Auto => "auto",
+        Upgrade::Manual => "manual",
+    })
 }
 
 pub(super) fn show_url(url: &Option<DatabaseUrl>) -> String {

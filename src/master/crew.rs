@@ -13,6 +13,8 @@ use std::time::Instant;
 pub(super) enum Role {
     Worker(SlotId),
     Setup,
+    /// The master that an upgrade has started.
+    Successor,
 }
 
 struct Member {
@@ -43,7 +45,7 @@ impl Crew {
     }
 
     pub(super) fn send_to_workers(&self, signal: Signal) {
-        for member in self.members.iter().filter(|member| member.role != Role::Setup) {
+        for member in self.members.iter().filter(|member| matches!(member.role, Role::Worker(_))) {
             let _ = kill(member.pid, signal);
         }
     }
@@ -94,6 +96,10 @@ impl Crew {
                     Event::Exited { slot, clean: cause == Cause::Code(0) }
                 }
                 Role::Setup => Event::SetUp(outcome(cause)),
+                Role::Successor => {
+                    log::warn!("new master exited pid={pid} cause={cause}");
+                    Event::SuccessorGone
+                }
             });
         }
     }

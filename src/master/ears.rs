@@ -22,7 +22,6 @@ pub(super) enum Meaning {
     ReopenLogs,
     /// A child may have died.
     Reap,
-    Unused(&'static str),
 }
 
 /// Signals are heard as long as this lives and is not closed.
@@ -111,8 +110,8 @@ fn meaning(signal: i32) -> Meaning {
         SIGTTOU => Meaning::Wish(Event::Shrink, "TTOU"),
         SIGUSR1 => Meaning::ReopenLogs,
         SIGCHLD => Meaning::Reap,
-        SIGUSR2 => Meaning::Unused("USR2"),
-        SIGWINCH => Meaning::Unused("WINCH"),
+        SIGUSR2 => Meaning::Wish(Event::Upgrade, "USR2"),
+        SIGWINCH => Meaning::Wish(Event::Rest, "WINCH"),
         other => unreachable!("signal {other} is not listened to"),
     }
 }

@@ -1,6 +1,7 @@
 //! A group of sockets that listen on one TCP address (SO_REUSEPORT), and which of them new connections go to.
 //! Not here: who accepts from them, and when one may be closed without a loss.
 
+use crate::config::Bind;
 use nix::libc::{self, sock_filter, sock_fprog};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -16,6 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// one takes the place of one that is closed (`reuseport_add_sock` and `reuseport_detach_sock` in
 /// net/core/sock_reuseport.c).
 pub(super) struct Group {
+    /// What it was asked for by.
+    bind: Bind,
     addr: SocketAddr,
     backlog: Backlog,
     sockets: Vec<OwnedFd>,
@@ -36,9 +39,30 @@ impl Group {
         // Set only now, so that the bind above fails where anybody listens already.
         setsockopt(&first, sockopt::ReusePort, &true)?;
         listen(&first, backlog)?;
-        let group = Group { addr: local_addr(&first)?, backlog, sockets: vec![first] };
+        let bind = Bind::Tcp { host: host.to_owned(), port };
+        let group = Group { bind, addr: local_addr(&first)?, backlog, sockets: vec![first] };
         group.steer(&[0])?;
         Ok(group)
+    }
+
+    /// A group that another master has made, in its order. New connections go where they went.
+    ///
+    /// # Errors
+    /// What the system says, also where there is no socket at all.
+    pub(super) fn adopt(bind: Bind, sockets: Vec<OwnedFd>, backlog: u32) -> io::Result<Group> {
+        let first = sockets.first().ok_or(ErrorKind::InvalidInput)?;
+        let mut group = Group { bind, addr: local_addr(first)?, backlog: length(backlog), sockets };
+        group.set_backlog(backlog)?;
+        Ok(group)
+    }
+
+    pub(super) fn bind(&self) -> &Bind {
+        &self.bind
+    }
+
+    /// In the order in which they are adopted.
+    pub(super) fn sockets(&self) -> &[OwnedFd] {
+        &self.sockets
     }
 
     /// One socket more, the last. No new connection goes to it until it is named to `steer`.

@@ -1,7 +1,8 @@
 //! What whoever started this process handed down to it: sockets, as systemd passes them (sd_listen_fds(3)), and
-//! descriptors that have no meaning here. Not here: listening.
+//! what an old master hands over, and descriptors that have no meaning here. Not here: listening.
 
 use super::process;
+use super::upgrade::Predecessor;
 use std::os::fd::{OwnedFd, RawFd};
 
 /// The first passed socket (SD_LISTEN_FDS_START).
@@ -16,6 +17,8 @@ pub(crate) struct Inherited {
     /// Not ours to use. The master keeps them open, because whoever started it may watch for their end or hold a lock by
     /// them; workers close them.
     pub(super) foreign: Vec<RawFd>,
+    /// Who handed this server over, if somebody did.
+    pub(super) predecessor: Option<Predecessor>,
 }
 
 impl Inherited {
@@ -38,7 +41,8 @@ impl Inherited {
             };
             passed.push((process::own(foreign.swap_remove(at)), names.next().unwrap_or_default()));
         }
-        Ok(Inherited { passed, foreign })
+        let predecessor = Predecessor::take(&mut foreign)?;
+        Ok(Inherited { passed, foreign, predecessor })
     }
 }
 

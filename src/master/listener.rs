@@ -15,7 +15,7 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -115,6 +115,17 @@ impl Listener {
             }
         };
         Ok(Listener { fd: socket.into(), at: Place::Unix(path, Cell::new(inode)) })
+    }
+
+    /// The socket's file is this process's from now on, and goes with the socket.
+    pub(crate) fn own_file(&self) {
+        if let Place::Unix(path, inode) = &self.at {
+            inode.set(std::fs::symlink_metadata(path).map_or(0, |file| file.ino()));
+        }
+    }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// A descriptor of the same socket for a worker.

@@ -12,6 +12,7 @@ mod privileges;
 mod process;
 mod queues;
 mod sockets;
+mod upgrade;
 mod words;
 
 pub(crate) use arbiter::Setup;
@@ -19,8 +20,9 @@ pub(crate) use inherited::Inherited;
 pub(crate) use listener::receive;
 pub(crate) use privileges::Accounts;
 pub(crate) use process::unblock_signals;
+pub(crate) use upgrade::Start;
 
-use crate::config::{Bind, Settings};
+use crate::config::{Bind, Settings, Upgrade};
 use crate::logging;
 use crate::scoreboard::{Board, Seat};
 use arbiter::{Arbiter, Ending, Event, Generation, Notice, Order, Policy, SlotId};
@@ -33,10 +35,11 @@ use queues::Queues;
 use sockets::Sockets;
 use std::io;
 use std::mem;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
+use upgrade::{Handed, Predecessor, Successor};
 
 /// The exit code of a child that could not become who it should.
 const STILL_PRIVILEGED: i32 = 77; // EX_NOPERM, sysexits.h
@@ -95,29 +98,29 @@ pub(crate) fn run(
     settings: Settings,
     accounts: Accounts,
     inherited: Inherited,
+    start: Start,
     roles: &Roles<'_>,
 ) -> Result<(), Failure> {
-    let Inherited { passed, foreign } = inherited;
+    let Inherited { mut passed, foreign, mut predecessor } = inherited;
     process::set_comm(&settings.proc_name, "master");
     logging::sign_as("master");
     let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
     let mut queues = Queues::new().map_err(|error| Failure::System { doing: "make a socket pair", error })?;
+    let mut handed = predecessor.as_mut().map_or_else(Handed::default, Predecessor::take_sockets);
+    passed.extend(handed.take_passed());
     let sockets = if passed.is_empty() {
-        let Some(sockets) = Sockets::open(&settings, accounts.socket, &mut queues, &mut ears)? else {
-            return Ok(());
-        };
+        let opened = Sockets::open(&settings, accounts.socket, &mut queues, &mut handed, &mut ears)?;
+        let Some(sockets) = opened else { return Ok(()) };
         sockets
     } else {
         Sockets::adopt(passed)?
     };
-    let pidfile =
-        settings.pidfile.as_deref().map(Pidfile::write).transpose().map_err(|error| Failure::Pidfile {
-            path: settings.pidfile.clone().unwrap_or_default(),
-            error,
-        })?;
+    drop(handed);
+    let pidfile = settings.pidfile.as_deref().map(|path| write_pidfile(path, predecessor.is_some()));
+    let pidfile = pidfile.transpose()?;
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
     let era = Era { settings, sockets };
-    let around = Surroundings { accounts, foreign, pidfile };
+    let around = Surroundings { accounts, foreign, pidfile, start, predecessor, successor: None };
     let ended = Master::new(era, queues, ears, roles, around)?.run();
     log::info!("stopped");
     ended
@@ -134,6 +137,20 @@ struct Surroundings {
     accounts: Accounts,
     foreign: Vec<RawFd>,
     pidfile: Option<Pidfile>,
+    /// How a successor is started.
+    start: Start,
+    /// The other master, while an upgrade is under way.
+    predecessor: Option<Predecessor>,
+    successor: Option<Successor>,
+}
+
+/// Beside an old master the file has another name, until the old one leaves.
+fn write_pidfile(path: &Path, is_second: bool) -> Result<Pidfile, Failure> {
+    let mut name = path.as_os_str().to_owned();
+    if is_second {
+        name.push(".2");
+    }
+    Pidfile::write(Path::new(&name)).map_err(|error| Failure::Pidfile { path: name.into(), error })
 }
 
 struct Master<'a> {
@@ -207,7 +224,10 @@ impl<'a> Master<'a> {
             if self.learnt.is_empty() {
                 let deadlines =
                     [self.arbiter.next_deadline(), self.queues.next_deadline(self.arbiter.wanted(), now)];
-                self.ears.wait(deadlines.into_iter().flatten().min(), self.queues.unserved(now));
+                let mut others = self.queues.unserved(now);
+                others.extend(self.around.predecessor.as_ref().map(AsFd::as_fd));
+                others.extend(self.around.successor.as_ref().map(AsFd::as_fd));
+                self.ears.wait(deadlines.into_iter().flatten().min(), others);
             }
         }
     }
@@ -216,6 +236,12 @@ impl<'a> Master<'a> {
     fn watch(&mut self) {
         for signal in self.ears.signals() {
             match signal {
+                Meaning::Wish(Event::Upgrade, name) if process::is_first() => {
+                    log::warn!(
+                        "signal refused signal={name} reason=\"as process 1 this master cannot leave to a successor; \
+                         start a new container instead\""
+                    );
+                }
                 Meaning::Wish(event, name) => {
                     log::info!("signal received signal={name}");
                     self.learnt.push(event);
@@ -227,8 +253,13 @@ impl<'a> Master<'a> {
                     self.crew.send_to_workers(Signal::SIGUSR1);
                 }
                 Meaning::Reap => {}
-                Meaning::Unused(name) => log::info!("signal ignored signal={name}"),
             }
+        }
+        if self.around.successor.as_mut().is_some_and(Successor::is_ready) {
+            self.learnt.push(Event::SuccessorReady);
+        }
+        if self.around.predecessor.as_mut().is_some_and(Predecessor::has_left) {
+            self.take_over();
         }
         // The board before the dead: a worker that was ready and died at once was ready.
         self.crew.look_at_board(&mut self.learnt);
@@ -237,7 +268,7 @@ impl<'a> Master<'a> {
 
     fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Spawn { slot, generation } => self.spawn(slot, generation),
+            Order::Spawn { slot, generation, quiet } => self.spawn(slot, generation, quiet),
             Order::StartSetup => self.start_setup(),
             Order::KillSetup => self.crew.send(Role::Setup, Signal::SIGKILL),
             Order::Drain { slot, why } => {
@@ -265,6 +296,12 @@ impl<'a> Master<'a> {
                 self.trial = None;
                 log::error!("reload refused generation={generation} reason={rejection}");
             }
+            Order::StartSuccessor => self.start_successor(),
+            Order::KillSuccessor(unwanted) => {
+                log::error!("upgrade refused reason={unwanted}");
+                self.crew.send(Role::Successor, Signal::SIGKILL);
+            }
+            Order::HandOver => self.hand_over(),
             Order::CloseListeners => {
                 log::info!("stopping");
                 self.queues.stop();
@@ -272,12 +309,82 @@ impl<'a> Master<'a> {
             }
             Order::Say(notice) => {
                 words::say(notice);
-                if let Notice::ReloadDone(_) = notice {
-                    self.leaving.clear();
-                }
+                self.heed(notice);
             }
             Order::Finish(_) => unreachable!("the loop returns on it"),
         }
+    }
+
+    /// What goes with a notice besides its line in the log.
+    fn heed(&mut self, notice: Notice) {
+        match notice {
+            Notice::ReloadDone(_) => self.leaving.clear(),
+            Notice::Staffed => {
+                if let Some(predecessor) = &mut self.around.predecessor {
+                    predecessor.tell_ready();
+                }
+            }
+            Notice::Beside => self.queues.yield_to_successor(true),
+            Notice::UpgradeFailed | Notice::SuccessorLeft => {
+                self.around.successor = None;
+                self.queues.yield_to_successor(false);
+            }
+            Notice::LameDuck { .. } => self.board.set_leaving(),
+            Notice::BackOff { .. }
+            | Notice::AtMaximum { .. }
+            | Notice::AtMinimum
+            | Notice::Resized { .. }
+            | Notice::SetupRetry { .. }
+            | Notice::Degraded { .. }
+            | Notice::Whole { .. }
+            | Notice::UpgradeIgnored
+            | Notice::ReloadPutOff
+            | Notice::RestIgnored
+            | Notice::Resting
+            | Notice::Rested => {}
+        }
+    }
+
+    fn start_successor(&mut self) {
+        let sockets: Vec<_> = self.current.1.sockets.handed().chain(self.queues.handed()).collect();
+        let started = upgrade::start(&self.around.start, &sockets);
+        let program = self.around.start.program().display();
+        match started {
+            Ok((pid, successor)) => {
+                log::info!("upgrade started pid={pid} program={program}");
+                self.crew.add(Role::Successor, pid, Instant::now(), None);
+                self.around.successor = Some(successor);
+            }
+            Err(error) => {
+                log::error!("upgrade could not be started program={program} error=\"{error}\"");
+                self.learnt.push(Event::SuccessorGone);
+            }
+        }
+    }
+
+    /// The old master's part: what names the server is the successor's.
+    fn hand_over(&mut self) {
+        self.sockets().for_each(Sockets::keep_files);
+        if let Some(pidfile) = self.around.pidfile.take() {
+            pidfile.leave();
+        }
+        if let Some(mut successor) = self.around.successor.take() {
+            successor.tell();
+        }
+        log::info!("upgrade handed over");
+    }
+
+    /// The new master's part.
+    fn take_over(&mut self) {
+        self.around.predecessor = None;
+        self.sockets().for_each(Sockets::own_files);
+        let path = self.settings().pidfile.clone();
+        if let (Some(pidfile), Some(path)) = (&mut self.around.pidfile, path)
+            && let Err(error) = pidfile.rename_to(&path)
+        {
+            log::error!("pidfile could not be taken over path={} error=\"{error}\"", path.display());
+        }
+        log::info!("upgrade done pid={}", std::process::id());
     }
 
     /// The generation's own, also while it is on trial.
@@ -286,7 +393,7 @@ impl<'a> Master<'a> {
         self.trial.as_ref().filter(|_| generation > *current).unwrap_or(serving)
     }
 
-    fn spawn(&mut self, slot: SlotId, generation: Generation) {
+    fn spawn(&mut self, slot: SlotId, generation: Generation, quiet: bool) {
         // Somebody may be about to rotate them.
         self.make_logs(&self.era(generation).settings);
         let seat = self.board.seat(slot);
@@ -294,7 +401,8 @@ impl<'a> Master<'a> {
         let since = Instant::now();
         match self.fork_worker(slot, generation, seat) {
             Ok(pid) => {
-                log::info!("worker spawned slot={slot} pid={pid} generation={generation}");
+                let level = if quiet { log::Level::Debug } else { log::Level::Info };
+                log::log!(level, "worker spawned slot={slot} pid={pid} generation={generation}");
                 self.crew.add(Role::Worker(slot), pid, since, Some(seat));
             }
             Err(error) => {
@@ -342,6 +450,8 @@ impl<'a> Master<'a> {
         process::fork(|| {
             self.ears.close();
             self.around.pidfile = None;
+            self.around.predecessor = None;
+            self.around.successor = None;
             self.sockets().for_each(Sockets::keep_files);
             self.close_sockets();
             self.queues.clear();
@@ -424,6 +534,8 @@ fn policy(settings: &Settings) -> Policy {
         timeout: settings.timeout,
         graceful_timeout: settings.graceful_timeout,
         boot_timeout: settings.boot_timeout,
+        lame_duck: settings.lame_duck,
+        upgrade_is_manual: settings.upgrade == Upgrade::Manual,
     }
 }
 

@@ -48,11 +48,16 @@ impl Pidfile {
     ///
     /// # Errors
     /// As [`Pidfile::write`]; the file then keeps its name.
-    #[allow(dead_code, reason = "the upgrade in place begins with it")]
     pub(crate) fn rename_to(&mut self, path: &Path) -> io::Result<()> {
         put(&self.path, path)?;
         path.clone_into(&mut self.path);
         Ok(())
+    }
+
+    /// Leaves the file, unlocked, to a successor, which puts its own in place of it.
+    pub(crate) fn leave(mut self) {
+        let _ = self.file.unlock();
+        self.path = PathBuf::new();
     }
 }
 

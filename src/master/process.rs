@@ -10,7 +10,9 @@ use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 
 /// The longest command name that the kernel keeps (prctl(2), PR_SET_NAME).
 const COMM_BYTES: usize = 15;
@@ -46,6 +48,26 @@ pub(crate) fn fork(work: impl FnOnce() -> i32) -> io::Result<Pid> {
     }
 }
 
+/// Starts another program, which goes on when this process dies. Of our descriptors it gets the standard ones and `keep`,
+/// under the same numbers.
+///
+/// # Errors
+/// What the system says, also where the program cannot be executed.
+pub(crate) fn spawn_with(mut command: Command, keep: Vec<RawFd>) -> io::Result<Pid> {
+    let keep_open = move || {
+        for fd in &keep {
+            // SAFETY: F_SETFD clears a flag, of any number; fcntl(2) may be called after a fork (signal-safety(7)).
+            if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only calls fcntl and allocates nothing, as is asked for between fork and exec.
+    let child = unsafe { command.pre_exec(keep_open) }.spawn()?;
+    Ok(Pid::from_raw(child.id() as i32))
+}
+
 /// Ends this process without running what the master left to be dropped or flushed.
 fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) takes any number and never returns.
@@ -58,6 +80,11 @@ pub(crate) fn die_with(master: Pid) -> nix::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before the line above took effect.
     if getppid() == master { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
+/// Whether this is process 1 of its namespace, whose end is everybody's.
+pub(crate) fn is_first() -> bool {
+    getpid() == Pid::from_raw(1)
 }
 
 /// Lets signals through again, once the handlers stand.

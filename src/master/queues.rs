@@ -7,9 +7,10 @@
 
 use super::arbiter::{Event, Generation, SlotId};
 use super::group::Group;
+use super::upgrade::Kind;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ pub(super) struct Queues {
     lanes: Vec<Lane>,
     /// Where new connections go now.
     steered: Vec<usize>,
+    yielded: bool,
     /// Where queues are offered; a worker that lives takes them at the other end.
     counter: (UnixDatagram, UnixDatagram),
 }
@@ -72,14 +74,26 @@ impl Queues {
         let counter = UnixDatagram::pair()?;
         counter.0.set_nonblocking(true)?;
         counter.1.set_nonblocking(true)?;
-        Ok(Queues { groups: Vec::new(), lanes: Vec::new(), steered: Vec::new(), counter })
+        Ok(Queues { groups: Vec::new(), lanes: Vec::new(), steered: Vec::new(), yielded: false, counter })
     }
 
     /// Before any worker is there.
     pub(super) fn add(&mut self, group: Group) {
+        let lanes = group.sockets().len();
         self.groups.push(group);
-        self.lanes = vec![Lane::default()];
-        self.steered = vec![0];
+        self.lanes = (0..lanes).map(|_| Lane::default()).collect();
+        self.steered = (0..lanes).collect();
+    }
+
+    /// While another master has the same sockets, it alone steers and closes.
+    pub(super) fn yield_to_successor(&mut self, is_beside: bool) {
+        self.yielded = is_beside;
+    }
+
+    /// All sockets, for a successor.
+    pub(super) fn handed(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Kind)> {
+        let sockets = self.groups.iter().flat_map(|group| group.sockets().iter().map(move |fd| (group, fd)));
+        sockets.map(|(group, fd)| (fd.as_fd(), Kind::Queue(group.bind().clone())))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -123,6 +137,7 @@ impl Queues {
             Event::Retiring(slot) => self.enter(slot, Stage::Retiring),
             Event::SpawnFailed(slot) | Event::Leaving(slot) | Event::Exited { slot, .. } => self.leave(slot),
             Event::Reload | Event::Grow | Event::Shrink | Event::Drain | Event::Halt => {}
+            Event::Upgrade | Event::Rest | Event::SuccessorReady | Event::SuccessorGone => {}
             Event::Reread(_) | Event::Beat(_) | Event::SetUp(_) => {}
         }
     }
@@ -141,6 +156,9 @@ impl Queues {
 
     /// Steers, offers and closes as the rules say.
     pub(super) fn tend(&mut self, wanted: u32, now: Instant) {
+        if self.yielded {
+            return;
+        }
         self.steer();
         if !self.lanes.iter().any(Lane::is_served) {
             return;
@@ -174,7 +192,7 @@ impl Queues {
 
     /// Queues that nobody serves, to be woken by what comes there.
     pub(super) fn unserved(&self, now: Instant) -> Vec<BorrowedFd<'_>> {
-        if !self.lanes.iter().any(Lane::is_served) {
+        if self.yielded || !self.lanes.iter().any(Lane::is_served) {
             return Vec::new();
         }
         let waits = |lane: &Lane| {
@@ -269,7 +287,6 @@ mod tests {
     use super::*;
     use crate::master::listener::receive;
     use std::net::TcpStream;
-    use std::os::fd::AsFd;
 
     const SECOND: Duration = Duration::from_secs(1);
 

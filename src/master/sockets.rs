@@ -7,9 +7,10 @@ use super::group::Group;
 use super::listener::{AtStop, Listener};
 use super::privileges::SocketOwner;
 use super::queues::Queues;
+use super::upgrade::{Handed, Kind};
 use crate::config::{Bind, Settings};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,9 +26,15 @@ pub(super) struct Sockets {
 
 #[derive(Clone)]
 struct Shared {
-    /// `None` where it was passed in.
-    bind: Option<Bind>,
+    origin: Origin,
     listener: Rc<Listener>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Origin {
+    Bound(Bind),
+    /// Under this name.
+    PassedIn(String),
 }
 
 impl Sockets {
@@ -41,12 +48,13 @@ impl Sockets {
             let listener = Listener::adopt(fd, AtStop::KeepFile)
                 .map_err(|error| Failure::Adopt { name: name.clone(), error })?;
             log::info!("listening on={listener} name=\"{name}\"");
-            Ok(Shared { bind: None, listener: Rc::new(listener) })
+            Ok(Shared { origin: Origin::PassedIn(name), listener: Rc::new(listener) })
         };
         Ok(Sockets { shared: passed.into_iter().map(adopt).collect::<Result<_, _>>()? })
     }
 
-    /// Binds every address, those of `reuse_port` into `queues`; `None` where a signal asked to stop meanwhile.
+    /// Listens at every address, at those of `reuse_port` through `queues`, with what was handed over where that will do;
+    /// `None` where a signal asked to stop meanwhile.
     ///
     /// # Errors
     /// When an address cannot be had, or stays busy.
@@ -54,10 +62,14 @@ impl Sockets {
         settings: &Settings,
         owner: SocketOwner,
         queues: &mut Queues,
+        handed: &mut Handed,
         ears: &mut Ears,
     ) -> Result<Option<Sockets>, Failure> {
         let mut sockets = Sockets::default();
         for bind in &settings.bind {
+            if adopt_handed(bind, settings, handed, queues, &mut sockets)? {
+                continue;
+            }
             let mut tries = 1;
             loop {
                 let opened = match bind {
@@ -93,12 +105,12 @@ impl Sockets {
     /// # Errors
     /// The first address that cannot be had. Nothing is left open then.
     pub(super) fn succeed(&self, new: &Settings, owner: SocketOwner) -> Result<Sockets, (Bind, io::Error)> {
-        if new.reuse_port || self.shared.iter().any(|shared| shared.bind.is_none()) {
+        if new.reuse_port || self.shared.iter().any(|shared| matches!(shared.origin, Origin::PassedIn(_))) {
             return Ok(self.clone());
         }
         let mut sockets = Sockets::default();
         for bind in &new.bind {
-            let is_open = |shared: &&Shared| shared.bind.as_ref() == Some(bind);
+            let is_open = |shared: &&Shared| shared.origin == Origin::Bound(bind.clone());
             let shared = match self.shared.iter().find(is_open) {
                 Some(open) => open.clone(),
                 None => open(bind, new, owner).map_err(|error| (bind.clone(), error))?,
@@ -106,6 +118,23 @@ impl Sockets {
             sockets.shared.push(shared);
         }
         Ok(sockets)
+    }
+
+    /// All sockets, for a successor.
+    pub(super) fn handed(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Kind)> {
+        self.shared.iter().map(|Shared { origin, listener }| {
+            let kind = match origin {
+                Origin::Bound(bind) => Kind::Shared(bind.clone()),
+                Origin::PassedIn(name) => Kind::Passed(name.clone()),
+            };
+            (listener.socket(), kind)
+        })
+    }
+
+    /// The files of what this server bound itself, or a predecessor of it, go with the sockets from now on.
+    pub(super) fn own_files(&self) {
+        let bound = self.shared.iter().filter(|shared| matches!(shared.origin, Origin::Bound(_)));
+        bound.for_each(|shared| shared.listener.own_file());
     }
 
     pub(super) fn set_backlog(&self, backlog: u32) {
@@ -127,8 +156,41 @@ impl Sockets {
     }
 }
 
+/// Takes what the old master had at this address. Where one of the two wants queues and the other does not, the sockets stay
+/// what they are: shared ones cannot be joined by others, and queues are as good to share.
+fn adopt_handed(
+    bind: &Bind,
+    settings: &Settings,
+    handed: &mut Handed,
+    queues: &mut Queues,
+    sockets: &mut Sockets,
+) -> Result<bool, Failure> {
+    let failure = |error| Failure::Bind { bind: bind.clone(), error };
+    let mut lane = handed.take(&Kind::Queue(bind.clone()));
+    let wants_queues = settings.reuse_port && matches!(bind, Bind::Tcp { .. });
+    if wants_queues && !lane.is_empty() {
+        let group = Group::adopt(bind.clone(), lane, settings.backlog).map_err(failure)?;
+        log::info!("listening on={group}");
+        queues.add(group);
+        return Ok(true);
+    }
+    lane.extend(handed.take(&Kind::Shared(bind.clone())));
+    let found = !lane.is_empty();
+    if wants_queues && found {
+        log::warn!("reuse_port takes a restart at an address that the old server shared bind={bind}");
+    }
+    for fd in lane {
+        // The file is the old master's until it leaves.
+        let listener = Listener::adopt(fd, AtStop::KeepFile).map_err(failure)?;
+        listener.set_backlog(settings.backlog).map_err(failure)?;
+        log::info!("listening on={listener}");
+        sockets.shared.push(Shared { origin: Origin::Bound(bind.clone()), listener: Rc::new(listener) });
+    }
+    Ok(found)
+}
+
 fn open(bind: &Bind, settings: &Settings, owner: SocketOwner) -> io::Result<Shared> {
     let listener = Listener::bind(bind, settings.backlog, settings.socket_mode, owner)?;
     log::info!("listening on={listener}");
-    Ok(Shared { bind: Some(bind.clone()), listener: Rc::new(listener) })
+    Ok(Shared { origin: Origin::Bound(bind.clone()), listener: Rc::new(listener) })
 }

@@ -1,7 +1,7 @@
 //! The arbiter's notices and the master's failures in words. Not here: anything that happens.
 
 use super::Failure;
-use super::arbiter::{Notice, Overdue, Rejection, Why};
+use super::arbiter::{Notice, Overdue, Rejection, Unwanted, Why};
 use crate::config::Changes;
 use std::fmt;
 
@@ -23,6 +23,15 @@ impl fmt::Display for Overdue {
             Overdue::Drain => "graceful_timeout",
             Overdue::Abort => "abort",
             Overdue::Quit => "quit",
+        })
+    }
+}
+
+impl fmt::Display for Unwanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unwanted::NotReadyInTime => "\"the new master was not ready within boot_timeout\"",
+            Unwanted::Stopping => "stopping",
         })
     }
 }
@@ -50,6 +59,24 @@ pub(super) fn say(notice: Notice) {
         Notice::AtMinimum => log::warn!("workers at minimum workers=1"),
         Notice::Resized { workers } => log::info!("workers wanted workers={workers}"),
         Notice::ReloadDone(generation) => log::info!("reload done generation={generation}"),
+        Notice::Staffed => log::info!("workers complete"),
+        Notice::Degraded { serving, wanted } => {
+            log::error!(
+                "degraded serving={serving} wanted={wanted} cause=\"a worker keeps dying before it is ready\""
+            );
+        }
+        Notice::Whole { workers } => log::info!("whole again workers={workers}"),
+        Notice::LameDuck { time } => log::info!("lame duck serving_on_for={time:.1?}"),
+        Notice::UpgradeIgnored => {
+            log::warn!("upgrade ignored reason=\"another is under way, or the server stops\"")
+        }
+        Notice::UpgradeFailed => log::error!("upgrade failed; this master goes on"),
+        Notice::SuccessorLeft => log::warn!("new master left; this one goes on"),
+        Notice::ReloadPutOff => log::warn!("reload put off until=\"the other master has left\""),
+        Notice::RestIgnored => log::info!("signal ignored signal=WINCH reason=\"no other master serves\""),
+        Notice::Resting => log::info!("resting workers=0 until=\"HUP, or the other master leaves\""),
+        Notice::Rested => log::info!("rested"),
+        Notice::Beside => log::info!("two masters serve until=\"TERM to one of them\""),
         Notice::SetupRetry { delay } => log::warn!("database setup put off next_try={delay:.1?}"),
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Seat {
     pub(crate) requests: AtomicU64,
     pub(crate) cache_hits: AtomicU64,
     pub(crate) cache_misses: AtomicU64,
+    /// Set by the master, and not taken back: the server is about to stop.
+    leaving: AtomicU32,
 }
 
 /// What a worker says of itself.
@@ -45,6 +47,10 @@ impl Seat {
 
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u32, Ordering::Release);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) != 0
     }
 
     /// Makes the seat ready for its next worker.
@@ -77,6 +83,11 @@ impl Board {
         // and never unmapped; all access goes through atomics.
         let seats = unsafe { std::slice::from_raw_parts(start.as_ptr().cast::<Seat>(), count) };
         Ok(Board { seats })
+    }
+
+    /// Tells every worker, also those to come, that the server is about to stop.
+    pub(crate) fn set_leaving(&self) {
+        self.seats.iter().for_each(|seat| seat.leaving.store(1, Ordering::Relaxed));
     }
 
     /// # Panics

@@ -45,6 +45,15 @@ impl Program {
         Program::at(example("probe"))
     }
 
+    /// The probe, copied to `server` in the program's folder, where another can be put in its place.
+    pub fn replaceable() -> Program {
+        let mut program = Program::probe();
+        let copy = program.dir().join("server");
+        fs::copy(&program.path, &copy).expect("the temporary directory is writable");
+        program.path = copy;
+        program
+    }
+
     /// An example, or another program that cargo builds beside them.
     pub fn example(name: &str) -> Program {
         Program::at(example(name))

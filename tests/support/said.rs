@@ -36,6 +36,22 @@ pub enum Said {
     SetupRetry,
     /// RLIMIT_NOFILE was too low for `worker_connections`.
     FewFiles,
+    UpgradeStarted,
+    /// What was, goes on.
+    UpgradeFailed,
+    /// Said by the new master, when the server is its own.
+    UpgradeDone,
+    /// A manual upgrade: both masters serve.
+    Beside,
+    Resting,
+    Rested,
+    /// The new master of an upgrade is gone, and the old one goes on.
+    SuccessorLeft,
+    Refused,
+    LameDuck,
+    Degraded,
+    /// No longer degraded.
+    Whole,
     Stopping,
     Stopped,
 }
@@ -64,6 +80,17 @@ impl Said {
             Said::SetupDone => "database setup done",
             Said::SetupRetry => "database setup put off",
             Said::FewFiles => "worker_connections lowered",
+            Said::UpgradeStarted => "upgrade started",
+            Said::UpgradeFailed => "upgrade failed",
+            Said::UpgradeDone => "upgrade done",
+            Said::Beside => "two masters serve",
+            Said::Resting => "resting",
+            Said::Rested => "rested",
+            Said::SuccessorLeft => "new master left",
+            Said::Refused => "signal refused",
+            Said::LameDuck => "lame duck",
+            Said::Degraded => "degraded",
+            Said::Whole => "whole again",
             Said::Stopping => "stopping",
             Said::Stopped => "stopped",
         }

@@ -20,6 +20,8 @@ pub struct Server {
     child: Child,
     log: Arc<Log>,
     status: Option<ExitStatus>,
+    /// The master that an upgrade has put in the first one's place.
+    successor: Option<i32>,
     dir: TempDir,
 }
 
@@ -41,6 +43,8 @@ struct Lines {
 pub enum End {
     Code(i32),
     Signal(i32),
+    /// It was nobody's child here.
+    Unknown,
 }
 
 impl Server {
@@ -57,7 +61,7 @@ impl Server {
         thread::spawn(move || writer.fill_from(stderr));
         // The access log can go there; a full pipe would stop the server.
         thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-        Server { child, log, status: None, dir: program.dir }
+        Server { child, log, status: None, successor: None, dir: program.dir }
     }
 
     // The log
@@ -123,9 +127,28 @@ impl Server {
 
     // The processes
 
-    /// The process that was started: the master, or the wrapper around it.
+    /// The process that was started: the master, or the wrapper around it. After an upgrade, the new master.
     pub fn pid(&self) -> i32 {
+        self.successor.unwrap_or_else(|| self.first_pid())
+    }
+
+    fn first_pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a pid fits")
+    }
+
+    /// Waits until the upgrade of this number is done and the old master has left as it should. What is asked of the server
+    /// from now on is asked of the new one.
+    #[track_caller]
+    pub fn follow_upgrade(&mut self, number: usize) {
+        let done = self.wait_count(Said::UpgradeDone, number);
+        let end = self.wait_exit();
+        assert!(matches!(end, End::Code(0) | End::Unknown), "{end:?}");
+        self.successor = Some(done.number("pid"));
+    }
+
+    /// From now on this process is the master.
+    pub fn follow(&mut self, pid: i32) {
+        self.successor = Some(pid);
     }
 
     /// The living children of the master.
@@ -160,6 +183,9 @@ impl Server {
     #[track_caller]
     pub fn wait_exit_within(&mut self, deadline: Duration) -> End {
         eventually(deadline, "the master ends", || self.has_ended());
+        if self.successor.is_some() {
+            return End::Unknown;
+        }
         let status = self.status.expect("it has ended");
         match (status.code(), status.signal()) {
             (Some(code), _) => End::Code(code),
@@ -169,6 +195,9 @@ impl Server {
     }
 
     pub fn has_ended(&mut self) -> bool {
+        if let Some(successor) = self.successor {
+            return !proc::is_alive(successor);
+        }
         if self.status.is_none() {
             self.status = self.child.try_wait().expect("our own child");
         }
@@ -186,8 +215,12 @@ impl Server {
     /// TERM, and the clean end that must follow.
     #[track_caller]
     pub fn stop(&mut self) {
+        let stopped = self.count(Said::Stopped);
         self.signal(Signal::SIGTERM);
-        assert_eq!(self.wait_exit(), End::Code(0), "TERM ends in exit code 0");
+        match self.wait_exit() {
+            End::Unknown => drop(self.wait_count(Said::Stopped, stopped + 1)),
+            end => assert_eq!(end, End::Code(0), "TERM ends in exit code 0"),
+        }
     }
 
     // Where it is
@@ -250,12 +283,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let mut everybody = proc::descendants(self.pid());
+        let mut everybody = [proc::descendants(self.first_pid()), proc::descendants(self.pid())].concat();
         if !self.has_ended() {
             everybody.push(self.pid());
         }
-        // The group outlives its leader as long as an orphaned worker is in it; ESRCH says that nobody is.
-        let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGKILL);
+        // The group outlives its leader as long as an orphaned worker or a new master is in it; ESRCH says that nobody is.
+        let _ = killpg(Pid::from_raw(self.first_pid()), Signal::SIGKILL);
         for pid in everybody {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }

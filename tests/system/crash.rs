@@ -1,7 +1,7 @@
 //! Workers that die: what is lost, how fast they are back, and when the master waits or gives up.
 
 use crate::support::server::End;
-use crate::support::{DEADLINE, Load, Program, Said, Server, alone, busy, eventually, seconds};
+use crate::support::{DEADLINE, Load, Program, Said, Server, alone, busy, eventually, proc, seconds};
 use nix::sys::signal::Signal::SIGKILL;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -88,6 +88,25 @@ fn deaths_before_ready_are_tried_again_ever_later() {
     fs::remove_file(server.dir().join("die")).unwrap();
     server.wait_count(Said::Ready, 2);
     assert_eq!(server.get("/").status, 404);
+    server.stop();
+}
+
+#[test]
+fn a_server_is_degraded_and_not_dead_as_long_as_one_worker_serves() {
+    let mut server = Program::example("misuse").workers(2).start();
+    fs::write(server.dir().join("die"), "").unwrap();
+    let (killed, other) = (server.workers()[0], server.workers()[1]);
+    server.signal_to(killed, SIGKILL);
+    let degraded = server.wait(Said::Degraded);
+    assert_eq!((degraded.number("serving"), degraded.number("wanted")), (1, 2));
+    assert_eq!(server.get("/").status, 404);
+    // More of the same is not said again, and no worker that serves suffers.
+    server.wait_count(Said::Exited, 6);
+    assert_eq!(server.count(Said::Degraded), 1);
+    assert!(proc::is_alive(other));
+    fs::remove_file(server.dir().join("die")).unwrap();
+    server.wait(Said::Whole);
+    assert_eq!(server.workers().len(), 2);
     server.stop();
 }
 

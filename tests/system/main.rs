@@ -27,3 +27,4 @@ mod shop;
 mod signals;
 mod stop;
 mod timeouts;
+mod upgrade;

@@ -4,7 +4,7 @@ use crate::support::server::End;
 use crate::support::{
     Connection, DEADLINE, Load, Program, Said, Target, alone, busy, eventually, proc, seconds,
 };
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR2};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -209,6 +209,9 @@ fn as_process_1_it_reaps_strangers_and_counts_only_its_own() {
     assert_eq!(server.count(Said::Exited), 0, "they are none of its own");
     assert_eq!(proc::children(master).len(), 2);
     assert_eq!(server.get("/").status, 200);
+    server.signal_to(master, SIGUSR2);
+    assert!(server.wait(Said::Refused).raw.contains("as process 1"), "its end would end the namespace");
+    assert_eq!(proc::children(master).len(), 2);
     server.signal_to(master, SIGTERM);
     assert_eq!(server.wait_exit(), End::Code(0));
 }

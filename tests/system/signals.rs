@@ -124,7 +124,7 @@ fn usr1_reopens_the_logs_of_master_and_workers() {
 fn the_master_ignores_what_has_no_meaning() {
     let mut server = probe(1);
     let worker = server.worker();
-    for signal in [SIGUSR2, SIGWINCH, SIGPIPE] {
+    for signal in [SIGWINCH, SIGPIPE] {
         server.signal(signal);
     }
     holds_for(WATCH, "the same processes serve", || !server.has_ended() && proc::is_alive(worker));

@@ -146,3 +146,31 @@ fn assert_port_is_free(server: &Server) {
     let addr = server.addr();
     eventually(DEADLINE, "the port is free", || TcpListener::bind(addr).is_ok());
 }
+
+#[test]
+fn a_lame_duck_serves_on_and_says_so_before_it_drains() {
+    let mut server = Program::probe().workers(1).args("--lame-duck 2s").start();
+    assert_eq!(server.get("/ready").status, 200);
+    let begin = Instant::now();
+    server.signal(SIGTERM);
+    server.wait(Said::LameDuck);
+    eventually(DEADLINE, "it is not to be counted on", || server.get("/ready").status == 503);
+    let worker = server.worker();
+    server.signal_to(worker, SIGKILL);
+    server.wait_count(Said::Ready, 2);
+    assert_eq!(server.get("/ready").status, 503, "newcomers know it, too");
+    assert_eq!(server.get("/").status, 200, "it serves");
+    server.wait(Said::Stopping);
+    let took = begin.elapsed();
+    assert!(took >= seconds(2) && took < seconds(2) + DEADLINE, "{took:?}");
+    assert_eq!(server.wait_exit(), End::Code(0));
+}
+
+#[test]
+fn a_second_term_ends_the_lame_duck() {
+    let mut server = Program::probe().workers(1).args("--lame-duck 1h").start();
+    server.signal(SIGTERM);
+    server.wait(Said::LameDuck);
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), End::Code(0));
+}

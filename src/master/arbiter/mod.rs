@@ -5,6 +5,7 @@
 //! than wanted, the stalest drains*. Nothing drains before its successor is ready.
 
 mod slot;
+mod staffing;
 mod vocabulary;
 
 #[cfg(test)]
@@ -15,11 +16,13 @@ mod tests;
 pub(crate) use vocabulary::Setup;
 pub(super) use vocabulary::*;
 
-use slot::{Helper, Slot, State};
+use slot::{Helper, Slot, State, Successor};
 use std::time::{Duration, Instant};
 
 /// When nothing has ever served, a slot's death before ready of this number ends the server.
 const DEATHS_TO_GIVE_UP: u32 = 4;
+/// So many deaths before ready in a row in one slot, and the server counts as degraded.
+const DEATHS_TO_DEGRADE: u32 = 3;
 /// Asked later than announced by more than this, the arbiter concludes that it was stopped, or the machine frozen.
 const FROZEN: Duration = Duration::from_secs(1);
 
@@ -34,10 +37,18 @@ pub(super) struct Arbiter {
     reload: Reload,
     next_generation: Generation,
     helper: Helper,
+    successor: Successor,
+    /// Beside a successor, without workers.
+    resting: bool,
+    /// Since when a drain has been put off.
+    lame: Option<Instant>,
     stop: Option<Stop>,
     listeners_closed: bool,
     finished: bool,
     ever_ready: bool,
+    /// As many served as were wanted, once.
+    staffed: bool,
+    degraded: bool,
     /// A generation was adopted, and its predecessor has not left yet.
     rolling: bool,
     notices: Vec<Notice>,
@@ -79,10 +90,15 @@ impl Arbiter {
             reload: Reload::default(),
             next_generation: FIRST_GENERATION + 1,
             helper: if setup { Helper::Due { at: now, tries: 0 } } else { Helper::Idle },
+            successor: Successor::None,
+            resting: false,
+            lame: None,
             stop: None,
             listeners_closed: false,
             finished: false,
             ever_ready: false,
+            staffed: false,
+            degraded: false,
             rolling: false,
             notices: Vec::new(),
             asked: now,
@@ -92,17 +108,32 @@ impl Arbiter {
     /// Records a fact, and decides nothing.
     pub(super) fn observe(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Reload => self.reload.wished = true,
+            Event::Reload if self.resting => self.wake(),
+            Event::Reload => {
+                self.reload.wished = true;
+                if self.successor.is_there() {
+                    self.notices.push(Notice::ReloadPutOff);
+                }
+            }
             Event::Grow if self.wanted < self.max_workers => self.resize(self.wanted + 1),
             Event::Grow => self.notices.push(Notice::AtMaximum { workers: self.wanted }),
             Event::Shrink if self.wanted > 1 => self.resize(self.wanted - 1),
             Event::Shrink => self.notices.push(Notice::AtMinimum),
-            Event::Drain => self.stop = self.stop.or(Some(Stop::Drain)),
+            Event::Drain => self.drain_soon(now),
             Event::Halt => {
                 if matches!(self.stop, None | Some(Stop::Drain)) {
                     self.stop = Some(Stop::Quit(Ending::Stopped));
                 }
             }
+            Event::Upgrade if self.successor == Successor::None && self.lame.is_none() => {
+                self.successor = Successor::Wished;
+            }
+            Event::Upgrade => self.notices.push(Notice::UpgradeIgnored),
+            Event::Rest if self.successor == Successor::Beside && !self.resting => {
+                self.resting = true;
+                self.notices.push(Notice::Resting);
+            }
+            Event::Rest => self.notices.push(Notice::RestIgnored),
             Event::Reread(read) => self.read_again(read),
             Event::SpawnFailed(slot) => self.spawn_failed(slot as usize, now),
             Event::Ready(slot) => self.ready(slot as usize, now),
@@ -125,6 +156,19 @@ impl Arbiter {
             }
             Event::Exited { slot, clean } => self.exited(slot as usize, clean, now),
             Event::SetUp(outcome) => self.set_up(outcome, now),
+            Event::SuccessorReady => self.succeeded(),
+            Event::SuccessorGone => {
+                self.notices.push(match self.successor {
+                    Successor::Beside => Notice::SuccessorLeft,
+                    Successor::None | Successor::Wished | Successor::Starting { .. } | Successor::Killed => {
+                        Notice::UpgradeFailed
+                    }
+                });
+                self.successor = Successor::None;
+                if self.resting {
+                    self.wake();
+                }
+            }
         }
     }
 
@@ -134,6 +178,9 @@ impl Arbiter {
         self.forgive_a_freeze(now);
         let mut orders: Vec<Order> = self.notices.drain(..).map(Order::Say).collect();
         self.end_the_overdue(now, &mut orders);
+        if self.lame.is_some_and(|since| now >= since + self.policy.lame_duck) {
+            self.stop = self.stop.or(Some(Stop::Drain));
+        }
         match self.stop {
             Some(stop) => self.wind_up(stop, now, &mut orders),
             None => {
@@ -142,6 +189,8 @@ impl Arbiter {
                 self.drain_the_stale(now, &mut orders);
                 self.staff(now, &mut orders);
                 self.start_the_canary(now, &mut orders);
+                self.start_the_successor(now, &mut orders);
+                self.tell_how_many_serve(&mut orders);
             }
         }
         self.asked = now;
@@ -156,7 +205,9 @@ impl Arbiter {
     /// When to ask again if nothing happens; `None`: never.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let deadlines = self.slots.iter().filter_map(|slot| slot.deadline(self.policy_of(slot)));
-        deadlines.chain(self.helper.deadline(&self.policy)).chain(self.next_look()).min()
+        let lame = self.lame.filter(|_| self.stop.is_none()).map(|since| since + self.policy.lame_duck);
+        let others = [self.helper.deadline(&self.policy), self.successor.deadline(&self.policy), lame];
+        deadlines.chain(others.into_iter().flatten()).chain(self.next_look()).min()
     }
 
     /// Heartbeats are only noticed when somebody looks; without looks between, silence would count from too late.
@@ -179,6 +230,38 @@ impl Arbiter {
         self.notices.push(Notice::Resized { workers });
     }
 
+    fn drain_soon(&mut self, now: Instant) {
+        let is_put_off = self.lame.is_none() && self.stop.is_none() && !self.policy.lame_duck.is_zero();
+        if is_put_off && self.successor != Successor::Beside {
+            self.lame = Some(now);
+            self.notices.push(Notice::LameDuck { time: self.policy.lame_duck });
+        } else {
+            self.stop = self.stop.or(Some(Stop::Drain));
+        }
+    }
+
+    fn succeeded(&mut self) {
+        if !matches!(self.successor, Successor::Starting { .. }) {
+            return;
+        }
+        self.successor = Successor::Beside;
+        if self.policy.upgrade_is_manual {
+            self.notices.push(Notice::Beside);
+        } else {
+            self.stop = self.stop.or(Some(Stop::Drain));
+        }
+    }
+
+    fn wake(&mut self) {
+        self.resting = false;
+        self.notices.push(Notice::Rested);
+    }
+
+    /// How many workers there should be now.
+    fn target(&self) -> usize {
+        if self.resting { 0 } else { self.wanted as usize }
+    }
+
     fn read_again(&mut self, read: Option<Policy>) {
         self.reload.being_read = false;
         if let Some(policy) = read {
@@ -193,6 +276,7 @@ impl Arbiter {
         if slot.is_booting() {
             slot.state = State::Serving { heard: now, retiring: false };
             slot.ready_at = Some(now);
+            slot.boot_deaths = 0;
             self.ever_ready = true;
         }
     }
@@ -215,7 +299,9 @@ impl Arbiter {
             return;
         }
         self.wait_for_next_start(at, now);
-        self.slots[at].boot_deaths += 1;
+        if self.slots[at].ready_at.is_none() {
+            self.slots[at].boot_deaths += 1;
+        }
         let gives_up = !self.ever_ready && self.slots[at].boot_deaths >= DEATHS_TO_GIVE_UP;
         if gives_up && self.trial.is_none() {
             self.stop = Some(Stop::Quit(Ending::NeverReady));
@@ -224,7 +310,7 @@ impl Arbiter {
 
     fn wait_for_next_start(&mut self, at: usize, now: Instant) {
         let delay = self.slots[at].back_off(now);
-        if !delay.is_zero() {
+        if !delay.is_zero() && !self.slots[at].quiet {
             self.notices.push(Notice::BackOff { slot: at as u32, deaths: self.slots[at].deaths, delay });
         }
     }
@@ -266,6 +352,7 @@ impl Arbiter {
             let gap = now - self.asked;
             self.slots.iter_mut().for_each(|slot| slot.forgive(gap, now));
             self.helper.forgive(gap);
+            self.successor.forgive(gap);
         }
     }
 
@@ -296,11 +383,23 @@ impl Arbiter {
             self.helper = Helper::Killed { tries };
             orders.push(Order::KillSetup);
         }
+        if self.successor.deadline(&self.policy).is_some_and(|deadline| now >= deadline) {
+            self.successor = Successor::Killed;
+            orders.push(Order::KillSuccessor(Unwanted::NotReadyInTime));
+        }
     }
 
     /// Everybody leaves; when all have left, the server has ended.
     fn wind_up(&mut self, stop: Stop, now: Instant, orders: &mut Vec<Order>) {
         if !std::mem::replace(&mut self.listeners_closed, true) {
+            match self.successor {
+                Successor::Beside => orders.push(Order::HandOver),
+                Successor::Starting { .. } => {
+                    self.successor = Successor::Killed;
+                    orders.push(Order::KillSuccessor(Unwanted::Stopping));
+                }
+                Successor::None | Successor::Wished | Successor::Killed => {}
+            }
             orders.push(Order::CloseListeners);
         }
         if let Some(trial) = self.trial.take() {
@@ -317,7 +416,8 @@ impl Arbiter {
         for at in 0..self.slots.len() {
             self.dismiss(at, stop, now, orders);
         }
-        let all_left = !self.helper.is_alive() && !self.slots.iter().any(Slot::has_worker);
+        let others = self.helper.is_alive() || self.successor.holds_the_end();
+        let all_left = !others && !self.slots.iter().any(Slot::has_worker);
         if all_left && !std::mem::replace(&mut self.finished, true) {
             orders.push(Order::Finish(match stop {
                 Stop::Drain => Ending::Stopped,
@@ -352,7 +452,9 @@ impl Arbiter {
                 self.adopt(orders);
             }
         }
-        if self.trial.is_none() && self.reload.wished && !self.reload.being_read {
+        // A successor reads the settings itself, and what was handed to it must not change meanwhile.
+        let is_free = self.trial.is_none() && self.lame.is_none() && !self.successor.is_there();
+        if is_free && self.reload.wished && !self.reload.being_read {
             self.reload = Reload { wished: false, being_read: true };
             orders.push(Order::Reread);
         }
@@ -375,6 +477,34 @@ impl Arbiter {
         }
     }
 
+    /// An upgrade waits for a reload under way, and for the first workers.
+    fn start_the_successor(&mut self, now: Instant, orders: &mut Vec<Order>) {
+        let is_busy = self.trial.is_some() || self.reload.being_read || self.rolling || !self.ever_ready;
+        if self.successor == Successor::Wished && !is_busy {
+            self.successor = Successor::Starting { since: now };
+            orders.push(Order::StartSuccessor);
+        }
+    }
+
+    /// What changed in whether as many serve as are wanted.
+    fn tell_how_many_serve(&mut self, orders: &mut Vec<Order>) {
+        let serving = self.slots.iter().filter(|slot| slot.is_serving()).count();
+        if serving >= self.wanted as usize {
+            if !std::mem::replace(&mut self.staffed, true) {
+                orders.push(Order::Say(Notice::Staffed));
+            }
+            if std::mem::replace(&mut self.degraded, false) {
+                orders.push(Order::Say(Notice::Whole { workers: self.wanted }));
+            }
+        } else if self.ever_ready
+            && !self.resting
+            && self.slots.iter().any(|slot| slot.boot_deaths >= DEATHS_TO_DEGRADE)
+            && !std::mem::replace(&mut self.degraded, true)
+        {
+            orders.push(Order::Say(Notice::Degraded { serving: serving as u32, wanted: self.wanted }));
+        }
+    }
+
     fn help_the_database(&mut self, now: Instant, orders: &mut Vec<Order>) {
         if let Helper::Due { at, tries } = self.helper
             && now >= at
@@ -382,112 +512,5 @@ impl Arbiter {
             self.helper = Helper::Running { since: now, tries };
             orders.push(Order::StartSetup);
         }
-    }
-
-    /// Starts what is missing, drops what is too much and does not serve yet.
-    fn staff(&mut self, now: Instant, orders: &mut Vec<Order>) {
-        if self.helper.holds_workers() {
-            return;
-        }
-        for at in 0..self.slots.len() {
-            if self.slots[at].is_booting() && self.slots[at].generation < self.generation {
-                self.drain(at, Why::Outdated, now, orders);
-            }
-        }
-        let wanted = self.wanted as usize;
-        while self.staffed() > wanted {
-            if let Some(at) = self.slots.iter().rposition(Slot::is_waiting) {
-                self.slots[at].vacate();
-            } else if let Some(at) = self.youngest_booting() {
-                self.drain(at, Why::Surplus, now, orders);
-            } else {
-                break;
-            }
-        }
-        for at in 0..self.slots.len() {
-            if matches!(self.slots[at].state, State::Waiting { until } if until <= now) {
-                self.spawn(at, self.generation, now, orders);
-            }
-        }
-        while self.staffed() < wanted {
-            let Some(at) = self.slots.iter().position(|slot| slot.state == State::Vacant) else { break };
-            self.spawn(at, self.generation, now, orders);
-        }
-    }
-
-    /// While more serve than wanted, the stalest drains.
-    fn drain_the_stale(&mut self, now: Instant, orders: &mut Vec<Order>) {
-        let serving = |slot: &&Slot| slot.is_serving() && slot.generation <= self.generation;
-        let mut count = self.slots.iter().filter(serving).count();
-        while count > self.wanted as usize {
-            let Some((at, why)) = self.stalest() else { break };
-            self.drain(at, why, now, orders);
-            count -= 1;
-        }
-        let outdated = self.slots.iter().any(|slot| slot.is_serving() && slot.generation < self.generation);
-        let fresh =
-            self.slots.iter().filter(|slot| slot.is_serving() && slot.generation == self.generation).count();
-        if self.rolling && !outdated && fresh >= self.wanted as usize {
-            self.rolling = false;
-            orders.push(Order::Say(Notice::ReloadDone(self.generation)));
-        }
-    }
-
-    /// Which serving worker goes first: one that asked to, one of an earlier generation, the oldest.
-    fn stalest(&self) -> Option<(usize, Why)> {
-        let rank = |slot: &Slot| {
-            let why = if slot.is_retiring() {
-                Why::Retiring
-            } else if slot.generation < self.generation {
-                Why::Outdated
-            } else {
-                Why::Surplus
-            };
-            (why != Why::Retiring, why != Why::Outdated, slot.ready_at, why)
-        };
-        let serving = self.slots.iter().enumerate();
-        let serving = serving.filter(|(_, slot)| slot.is_serving() && slot.generation <= self.generation);
-        serving
-            .map(|(at, slot)| (rank(slot), at))
-            .min_by_key(|((retired, outdated, ready_at, _), at)| (*retired, *outdated, *ready_at, *at))
-            .map(|((_, _, _, why), at)| (at, why))
-    }
-
-    /// How many of the current generation stand or are on their way. Of those that retire, one at a time does not count.
-    fn staffed(&self) -> usize {
-        let of_now = |slot: &&Slot| slot.generation == self.generation;
-        let standing = self.slots.iter().filter(of_now).filter(|slot| slot.is_staffed()).count();
-        let retiring = self.slots.iter().filter(of_now).any(Slot::is_retiring);
-        standing - usize::from(retiring)
-    }
-
-    /// Last of all: the slot that it needs may only just have become vacant.
-    fn start_the_canary(&mut self, now: Instant, orders: &mut Vec<Order>) {
-        if self.helper.holds_workers() {
-            return;
-        }
-        if let Some(trial) = self.trial.as_mut().filter(|trial| trial.canary.is_none())
-            && let Some(at) = self.slots.iter().position(|slot| slot.state == State::Vacant)
-        {
-            trial.canary = Some(at);
-            let generation = trial.generation;
-            self.spawn(at, generation, now, orders);
-        }
-    }
-
-    fn youngest_booting(&self) -> Option<usize> {
-        let booting = self.slots.iter().enumerate();
-        let booting = booting.filter(|(_, slot)| slot.is_booting() && slot.generation == self.generation);
-        booting.max_by_key(|(at, slot)| (slot.since(), *at)).map(|(at, _)| at)
-    }
-
-    fn spawn(&mut self, at: usize, generation: Generation, now: Instant, orders: &mut Vec<Order>) {
-        self.slots[at].start(generation, now);
-        orders.push(Order::Spawn { slot: at as u32, generation });
-    }
-
-    fn drain(&mut self, at: usize, why: Why, now: Instant, orders: &mut Vec<Order>) {
-        self.slots[at].state = State::Draining { since: now };
-        orders.push(Order::Drain { slot: at as u32, why });
     }
 }

@@ -93,7 +93,7 @@ impl World {
     fn carry_out(&mut self, order: Order) {
         assert_eq!(self.finished, None, "{order:?} after the end");
         match order {
-            Order::Spawn { slot, generation } => {
+            Order::Spawn { slot, generation, .. } => {
                 let place = &mut self.workers[slot as usize];
                 assert_eq!(*place, None, "spawned over a worker");
                 assert!(!self.rejected.contains(&generation), "a rejected generation was spawned");
@@ -119,6 +119,9 @@ impl World {
             }
             Order::Adopt(_) | Order::CloseListeners | Order::Say(_) => {}
             Order::StartSetup | Order::KillSetup => unreachable!("this world has no setup"),
+            Order::StartSuccessor | Order::KillSuccessor(_) | Order::HandOver => {
+                unreachable!("this world has no upgrade")
+            }
         }
     }
 
@@ -209,7 +212,14 @@ impl World {
 
 fn policy(workers: u32) -> Policy {
     let timeout = Duration::from_secs(10);
-    Policy { workers, timeout, graceful_timeout: timeout, boot_timeout: timeout }
+    Policy {
+        workers,
+        timeout,
+        graceful_timeout: timeout,
+        boot_timeout: timeout,
+        lame_duck: Duration::ZERO,
+        upgrade_is_manual: false,
+    }
 }
 
 fn happening() -> impl Strategy<Value = Happening> {

@@ -54,11 +54,13 @@ pub(super) struct Slot {
     pub(super) deaths: u32,
     /// Those of them that a worker died before it was ready.
     pub(super) boot_deaths: u32,
+    /// The last back-off was one of a step that is known already.
+    pub(super) quiet: bool,
 }
 
 impl Slot {
     pub(super) const VACANT: Slot =
-        Slot { state: State::Vacant, generation: 0, ready_at: None, deaths: 0, boot_deaths: 0 };
+        Slot { state: State::Vacant, generation: 0, ready_at: None, deaths: 0, boot_deaths: 0, quiet: false };
 
     pub(super) fn start(&mut self, generation: Generation, now: Instant) {
         *self = Slot {
@@ -66,6 +68,7 @@ impl Slot {
             generation,
             deaths: self.deaths,
             boot_deaths: self.boot_deaths,
+            quiet: self.quiet,
             ..Slot::VACANT
         };
     }
@@ -135,12 +138,17 @@ impl Slot {
             Some(ready_at) if now.saturating_duration_since(ready_at) >= SETTLED => {
                 self.deaths = 0;
                 self.boot_deaths = 0;
+                self.quiet = false;
                 Duration::ZERO
             }
             ready_at => {
                 let max = if ready_at.is_some() { EARLY_BACK_OFF_MAX } else { BOOT_BACK_OFF_MAX };
                 self.deaths += 1;
-                doubled(self.deaths - 1).min(max)
+                let delay = doubled(self.deaths - 1).min(max);
+                // A step is a longer delay, or twice as many deaths as at the last one.
+                let is_longer = delay > doubled(self.deaths.saturating_sub(2)).min(max);
+                self.quiet = !is_longer && !self.deaths.is_power_of_two();
+                delay
             }
         };
         self.state = State::Waiting { until: now + delay };
@@ -229,6 +237,43 @@ impl Helper {
         match self {
             Helper::Idle | Helper::Killed { .. } => {}
             Helper::Due { at, .. } | Helper::Running { since: at, .. } => *at += gap,
+        }
+    }
+}
+
+/// The master that an upgrade has started, as this one sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Successor {
+    None,
+    Wished,
+    Starting {
+        since: Instant,
+    },
+    /// It serves.
+    Beside,
+    Killed,
+}
+
+impl Successor {
+    pub(super) fn is_there(self) -> bool {
+        !matches!(self, Successor::None | Successor::Wished)
+    }
+
+    /// A child of this master that is to end before it.
+    pub(super) fn holds_the_end(self) -> bool {
+        matches!(self, Successor::Starting { .. } | Successor::Killed)
+    }
+
+    pub(super) fn forgive(&mut self, gap: Duration) {
+        if let Successor::Starting { since } = self {
+            *since += gap;
+        }
+    }
+
+    pub(super) fn deadline(self, policy: &Policy) -> Option<Instant> {
+        match self {
+            Successor::Starting { since } => after(since, policy.boot_timeout),
+            Successor::None | Successor::Wished | Successor::Beside | Successor::Killed => None,
         }
     }
 }

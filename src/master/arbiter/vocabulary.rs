@@ -15,6 +15,10 @@ pub(in crate::master) struct Policy {
     pub(in crate::master) timeout: Duration,
     pub(in crate::master) graceful_timeout: Duration,
     pub(in crate::master) boot_timeout: Duration,
+    /// How long serving goes on after a wish to drain.
+    pub(in crate::master) lame_duck: Duration,
+    /// After an upgrade both masters serve, until the operator decides.
+    pub(in crate::master) upgrade_is_manual: bool,
 }
 
 /// A fact. Facts about a slot that the arbiter thinks vacant are ignored.
@@ -26,6 +30,9 @@ pub(in crate::master) enum Event {
     Shrink,
     Drain,
     Halt,
+    Upgrade,
+    /// Beside a successor: no workers, but be ready to have them again.
+    Rest,
     // how the orders went
     /// The settings were read again; `None`: they were refused (the shell has said why).
     Reread(Option<Policy>),
@@ -45,6 +52,10 @@ pub(in crate::master) enum Event {
     },
     /// The setup helper ended.
     SetUp(Setup),
+    /// The master that an upgrade started has all its workers.
+    SuccessorReady,
+    /// It ended, or could not be started (the shell has said why).
+    SuccessorGone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +73,8 @@ pub(in crate::master) enum Order {
     Spawn {
         slot: SlotId,
         generation: Generation,
+        /// One more try of a step of back-off that the log has told of.
+        quiet: bool,
     },
     /// Fork the setup helper.
     StartSetup,
@@ -89,6 +102,12 @@ pub(in crate::master) enum Order {
     Adopt(Generation),
     /// The trial of this generation failed; forget its settings.
     Reject(Generation, Rejection),
+    /// Start the binary anew beside this master.
+    StartSuccessor,
+    /// It is not ready in time, or no longer wanted.
+    KillSuccessor(Unwanted),
+    /// The successor is the server now: to it go the pidfile and the sockets' files.
+    HandOver,
     /// The master's own copies of the listeners.
     CloseListeners,
     /// A line for the log that goes with no other order.
@@ -120,6 +139,12 @@ pub(in crate::master) enum Rejection {
     Stopping,
     SpawnFailed,
 }
+/// Why a successor is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::master) enum Unwanted {
+    NotReadyInTime,
+    Stopping,
+}
 /// News for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::master) enum Notice {
@@ -140,6 +165,34 @@ pub(in crate::master) enum Notice {
     SetupRetry {
         delay: Duration,
     },
+    /// For the first time as many serve as are wanted.
+    Staffed,
+    /// A slot keeps dying before ready, and fewer serve than are wanted.
+    Degraded {
+        serving: u32,
+        wanted: u32,
+    },
+    /// As many serve as are wanted, again.
+    Whole {
+        workers: u32,
+    },
+    /// Serving goes on for so long; then the drain begins.
+    LameDuck {
+        time: Duration,
+    },
+    UpgradeIgnored,
+    /// The successor ended before it was ready; what was, goes on.
+    UpgradeFailed,
+    /// The successor ended after it was ready.
+    SuccessorLeft,
+    /// Until the other master has left.
+    ReloadPutOff,
+    RestIgnored,
+    Resting,
+    /// The workers come back.
+    Rested,
+    /// Manual: both masters serve.
+    Beside,
 }
 /// How the master ends; the shell makes it an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
