@@ -54,6 +54,9 @@ fn app(worker: Worker) -> Router {
         .route("/db/error", get(db_error))
         .route("/upload", post(upload).put(upload))
         .route("/crash", any(async || -> () { process::abort() }))
+        .route("/segv", any(segv))
+        .route("/exit", any(async |Query(Exit { code }): Query<Exit>| -> () { process::exit(code) }))
+        .route("/leak", any(leak))
         .route("/panic", any(async || -> () { panic!("asked to panic") }))
         // The server has a limit of its own, which is what is tested.
         .layer(DefaultBodyLimit::disable())
@@ -134,6 +137,27 @@ async fn bytes(Query(Count { n }): Query<Count>) -> Response {
         return (StatusCode::BAD_REQUEST, format!("n must be at most {MAX_BYTES}\n")).into_response();
     }
     vec![b'x'; n].into_response()
+}
+
+#[derive(Deserialize)]
+struct Exit {
+    code: i32,
+}
+
+async fn segv() {
+    // SAFETY: none. It writes to where nothing is, to die of it.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(8).write_volatile(1) }
+}
+
+#[derive(Deserialize)]
+struct Leak {
+    bytes: usize,
+}
+
+/// Takes memory, uses it and never gives it back.
+async fn leak(Query(Leak { bytes }): Query<Leak>) -> String {
+    vec![1_u8; bytes].leak();
+    format!("leaked {bytes} bytes\n")
 }
 
 /// What the server made of the request.

@@ -2,6 +2,7 @@
 //! Not here: what a call does. A call is queued, running or gone, and the one mutex says which.
 
 use super::Error;
+use crate::scoreboard::{InFlight, RequestPhase};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,6 +79,12 @@ impl Threads {
         F: FnOnce() -> T + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
+        let in_flight = InFlight::current();
+        let _queued = in_flight.queued();
+        let work = move || {
+            in_flight.enter(RequestPhase::Handler);
+            in_flight.during(work)
+        };
         let id = self.shared.submit(Box::new(move || {
             // A closure that panicked is gone with all it owned: nobody sees it half done.
             let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {

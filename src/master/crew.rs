@@ -1,6 +1,7 @@
 //! The children that live, by pid and by role; the only place that knows both. Not here: decisions.
 
 use super::arbiter::{Event, Setup, SlotId};
+use super::obituary::{Coroner, End};
 use super::process::{self, Cause};
 use crate::scoreboard::{Phase, Seat};
 use nix::sys::signal::{Signal, kill};
@@ -25,16 +26,23 @@ struct Member {
     /// What the seat showed when it was last looked at.
     phase: Phase,
     heartbeat: u64,
+    /// The signal that was meant to end it, and why.
+    sent: Option<(Signal, &'static str)>,
 }
 
-#[derive(Default)]
 pub(super) struct Crew {
     members: Vec<Member>,
+    coroner: Coroner,
 }
 
 impl Crew {
+    pub(super) fn new(coroner: Coroner) -> Crew {
+        Crew { members: Vec::new(), coroner }
+    }
+
     pub(super) fn add(&mut self, role: Role, pid: Pid, since: Instant, seat: Option<&'static Seat>) {
-        self.members.push(Member { role, pid, since, seat, phase: Phase::Booting, heartbeat: 0 });
+        let phase = Phase::Booting;
+        self.members.push(Member { role, pid, since, seat, phase, heartbeat: 0, sent: None });
     }
 
     /// Sends a signal; to nobody, if the child has been reaped. A dead child that was not reaped yet keeps its pid.
@@ -42,6 +50,15 @@ impl Crew {
         if let Some(member) = self.members.iter().find(|member| member.role == role) {
             let _ = kill(member.pid, signal);
         }
+    }
+
+    /// Like `send`, with a signal that ends a worker; `why` is for its obituary.
+    pub(super) fn end(&mut self, slot: SlotId, signal: Signal, why: &'static str) {
+        let role = Role::Worker(slot);
+        if let Some(member) = self.members.iter_mut().find(|member| member.role == role) {
+            member.sent = Some((signal, why));
+        }
+        self.send(role, signal);
     }
 
     pub(super) fn send_to_workers(&self, signal: Signal) {
@@ -86,13 +103,16 @@ impl Crew {
     pub(super) fn reap(&mut self, learnt: &mut Vec<Event>) {
         while let Some((pid, cause)) = process::reap() {
             let Some(at) = self.members.iter().position(|member| member.pid == pid) else {
-                log::debug!("stranger reaped pid={pid} cause={cause}");
+                log::debug!("stranger reaped pid={pid} cause=\"{cause}\"");
                 continue;
             };
             let member = self.members.swap_remove(at);
             learnt.push(match member.role {
                 Role::Worker(slot) => {
-                    obituary(slot, &member, cause);
+                    let Member { pid, since, sent, seat, .. } = member;
+                    if let Some(seat) = seat {
+                        self.coroner.report(&End { slot, pid, age: since.elapsed(), cause, sent }, seat);
+                    }
                     Event::Exited { slot, clean: cause == Cause::Code(0) }
                 }
                 Role::Setup => Event::SetUp(outcome(cause)),
@@ -103,17 +123,6 @@ impl Crew {
             });
         }
     }
-}
-
-fn obituary(slot: SlotId, member: &Member, cause: Cause) {
-    let level = if cause == Cause::Code(0) { log::Level::Info } else { log::Level::Warn };
-    let requests = member.seat.map_or(0, |seat| seat.requests.load(Ordering::Relaxed));
-    log::log!(
-        level,
-        "worker exited slot={slot} pid={} cause={cause} age={:.1?} requests={requests}",
-        member.pid,
-        member.since.elapsed(),
-    );
 }
 
 /// The exit code of the setup helper that stands for an outcome.

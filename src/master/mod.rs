@@ -7,6 +7,7 @@ mod ears;
 mod group;
 mod inherited;
 mod listener;
+mod obituary;
 mod pidfile;
 mod privileges;
 mod process;
@@ -30,6 +31,7 @@ use crew::{Crew, Role};
 use ears::{Ears, Meaning};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use obituary::Coroner;
 use pidfile::Pidfile;
 use queues::Queues;
 use sockets::Sockets;
@@ -192,7 +194,7 @@ impl<'a> Master<'a> {
             queues,
             board,
             arbiter,
-            crew: Crew::default(),
+            crew: Crew::new(Coroner::new(board.deaths)),
             current: (arbiter::FIRST_GENERATION, era),
             trial: None,
             leaving: Vec::new(),
@@ -283,12 +285,12 @@ impl<'a> Master<'a> {
             Order::Abort { slot, silent } => {
                 log::error!("worker timed out slot={slot} silent={silent:.1?} sent=SIGABRT");
                 self.queues.leave(slot);
-                self.crew.send(Role::Worker(slot), Signal::SIGABRT);
+                self.crew.end(slot, Signal::SIGABRT, "timeout");
             }
             Order::Kill { slot, why } => {
                 log::warn!("worker killed slot={slot} overdue={why} sent=SIGKILL");
                 self.queues.leave(slot);
-                self.crew.send(Role::Worker(slot), Signal::SIGKILL);
+                self.crew.end(slot, Signal::SIGKILL, words::limit(why));
             }
             Order::Reread => self.reread(),
             Order::Adopt(generation) => self.adopt(generation),

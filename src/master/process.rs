@@ -117,13 +117,13 @@ pub(crate) enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Cause::Code(PANICKED) => write!(f, "\"exit code {PANICKED} (panicked)\""),
-            Cause::Code(code) => write!(f, "\"exit code {code}\""),
+            Cause::Code(PANICKED) => write!(f, "exit code {PANICKED} (panicked)"),
+            Cause::Code(code) => write!(f, "exit code {code}"),
             Cause::Signal { number, core } => {
                 let suffix = if core { ", core written" } else { "" };
                 match Signal::try_from(number) {
-                    Ok(signal) => write!(f, "\"killed by {signal}{suffix}\""),
-                    Err(_) => write!(f, "\"killed by signal {number}{suffix}\""),
+                    Ok(signal) => write!(f, "killed by {signal}{suffix}"),
+                    Err(_) => write!(f, "killed by signal {number}{suffix}"),
                 }
             }
         }
@@ -214,11 +214,11 @@ mod tests {
     #[test]
     fn a_cause_is_named() {
         for (cause, wanted) in [
-            (Cause::Code(3), "\"exit code 3\""),
-            (Cause::Code(101), "\"exit code 101 (panicked)\""),
-            (Cause::Signal { number: libc::SIGSEGV, core: false }, "\"killed by SIGSEGV\""),
-            (Cause::Signal { number: libc::SIGABRT, core: true }, "\"killed by SIGABRT, core written\""),
-            (Cause::Signal { number: 40, core: false }, "\"killed by signal 40\""),
+            (Cause::Code(3), "exit code 3"),
+            (Cause::Code(101), "exit code 101 (panicked)"),
+            (Cause::Signal { number: libc::SIGSEGV, core: false }, "killed by SIGSEGV"),
+            (Cause::Signal { number: libc::SIGABRT, core: true }, "killed by SIGABRT, core written"),
+            (Cause::Signal { number: 40, core: false }, "killed by signal 40"),
         ] {
             assert_eq!(cause.to_string(), wanted);
         }

@@ -36,6 +36,16 @@ impl fmt::Display for Unwanted {
     }
 }
 
+/// The limit that made the master kill a worker.
+pub(super) fn limit(overdue: Overdue) -> &'static str {
+    match overdue {
+        Overdue::Boot => "boot_timeout",
+        Overdue::Drain => "graceful_timeout",
+        Overdue::Abort => "timeout",
+        Overdue::Quit => "quick stop",
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

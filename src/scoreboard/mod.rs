@@ -1,11 +1,21 @@
 //! The memory that the master and its workers share: a seat for each slot. A worker writes only its own; the master
-//! reads all of them, and trusts none: nothing here is an index, a length or a pid that it would act on.
+//! reads all of them, and trusts none: nothing here is an index, a length or a pid that it would act on. What the master
+//! writes here itself, the last deaths, is for processes that it forks later.
 //! Not here: what anybody concludes from it.
 
+mod deaths;
+mod in_flight;
+mod text;
+
+pub(crate) use deaths::{Death, Deaths};
+pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests};
+
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use nix::time::{ClockId, clock_gettime};
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// One worker's place on the board; on cache lines of its own, so that workers do not slow each other.
 #[derive(Default)]
@@ -22,6 +32,14 @@ pub(crate) struct Seat {
     pub(crate) cache_misses: AtomicU64,
     /// Set by the master, and not taken back: the server is about to stop.
     leaving: AtomicU32,
+    /// Requests under way.
+    pub(crate) in_flight: Requests,
+}
+
+/// Milliseconds on a clock that all processes of the machine share and that nobody can set (CLOCK_MONOTONIC).
+pub(crate) fn now_millis() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has this clock");
+    Duration::from(now).as_millis() as u64
 }
 
 /// What a worker says of itself.
@@ -60,13 +78,15 @@ impl Seat {
         for counter in [&self.heartbeat, &self.requests, &self.cache_hits, &self.cache_misses] {
             counter.store(0, Ordering::Relaxed);
         }
+        self.in_flight.clear();
     }
 }
 
-/// All seats. Made by the master before its first fork; lives as long as the process.
+/// All seats, and the last deaths. Made by the master before its first fork; lives as long as the process.
 #[derive(Clone, Copy)]
 pub(crate) struct Board {
     seats: &'static [Seat],
+    pub(crate) deaths: &'static Deaths,
 }
 
 impl Board {
@@ -74,15 +94,9 @@ impl Board {
     /// When the kernel has no memory to map.
     pub(crate) fn new(seats: u32) -> io::Result<Board> {
         let count = seats.max(1) as usize;
-        let length = NonZeroUsize::new(count * size_of::<Seat>()).expect("a seat has a size");
-        // SAFETY: a fresh anonymous mapping touches no memory that is in use.
-        let start = unsafe {
-            mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)?
-        };
-        // SAFETY: the mapping is page-aligned, `count` seats long, zeroed (a valid seat: atomics only), shared by fork
-        // and never unmapped; all access goes through atomics.
-        let seats = unsafe { std::slice::from_raw_parts(start.as_ptr().cast::<Seat>(), count) };
-        Ok(Board { seats })
+        // SAFETY: a zeroed seat and zeroed deaths are valid: atomics only, and all access goes through them.
+        let (seats, deaths) = unsafe { (shared::<Seat>(count)?, shared::<Deaths>(1)?) };
+        Ok(Board { seats, deaths: &deaths[0] })
     }
 
     /// Tells every worker, also those to come, that the server is about to stop.
@@ -95,6 +109,20 @@ impl Board {
     pub(crate) fn seat(&self, slot: u32) -> &'static Seat {
         &self.seats[slot as usize]
     }
+}
+
+/// Memory for `count` values, shared with all children, untouched until it is used.
+///
+/// # Safety
+/// All bits zero must be a valid `T`, and `T` be made of atomics only.
+unsafe fn shared<T>(count: usize) -> io::Result<&'static [T]> {
+    let length = NonZeroUsize::new(count * size_of::<T>()).expect("what is shared has a size");
+    // SAFETY: a fresh anonymous mapping touches no memory that is in use.
+    let start = unsafe {
+        mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)?
+    };
+    // SAFETY: the mapping is page-aligned, `count` values long, zeroed, which the caller vouches for, and never unmapped.
+    Ok(unsafe { std::slice::from_raw_parts(start.as_ptr().cast::<T>(), count) })
 }
 
 #[cfg(test)]

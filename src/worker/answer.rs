@@ -5,6 +5,7 @@ use super::body::{AnswerBody, RequestBody, Ticket};
 use super::connection::{Stage, Watched};
 use super::gate::{self, Refusal};
 use crate::app::Body;
+use crate::scoreboard::{InFlight, RequestPhase};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -22,6 +23,7 @@ pin_project! {
     pub(super) struct Answering<'a, S, F> {
         watched: &'a Watched,
         ticket: Option<Ticket>,
+        in_flight: InFlight,
         #[pin]
         step: Step<S, F>,
     }
@@ -47,17 +49,25 @@ impl<'a, S, F> Answering<'a, S, F> {
         let has_body = !http_body::Body::is_end_stream(request.body());
         watched.enter(if has_body { Stage::Body } else { Stage::Answer });
         watched.body_left.store(has_body, Ordering::Relaxed);
-        let step = match gate::check(&request, &watched.floor.settings) {
+        let floor = &watched.floor;
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        let now = floor.coarse_now.load(Ordering::Relaxed);
+        let in_flight = watched.place.begin(&floor.seat.in_flight, method, path, now);
+        let step = match gate::check(&request, &floor.settings) {
             Ok(()) => {
                 let mut request = request.map(|body| {
-                    if has_body { Body::new(RequestBody::new(body, watched)) } else { Body::empty() }
+                    if has_body {
+                        Body::new(RequestBody::new(body, watched, in_flight))
+                    } else {
+                        Body::empty()
+                    }
                 });
                 request.extensions_mut().insert(watched.peer);
                 Step::Waiting { service, request: Some(request) }
             }
             Err(refusal) => Step::Refused { refusal },
         };
-        Answering { watched, ticket: Some(ticket), step }
+        Answering { watched, ticket: Some(ticket), in_flight, step }
     }
 }
 
@@ -69,15 +79,19 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let in_flight = *this.in_flight;
         let outcome = match this.step.as_mut().project() {
             StepView::Refused { refusal } => Err(*refusal),
             // A panic in the app ends its request, not the worker; the panic hook has logged it.
             StepView::Waiting { .. } | StepView::Called { .. } => {
-                ready!(catch_unwind(AssertUnwindSafe(|| ask(this.step, cx))).unwrap_or_else(|_| failed()))
+                // The app's code knows, by a thread-local, for which request it works.
+                let ask = AssertUnwindSafe(|| in_flight.during(|| ask(this.step, cx)));
+                ready!(catch_unwind(ask).unwrap_or_else(|_| failed()))
             }
         };
         let ticket = this.ticket.take().expect("a future is not polled after its end");
         let watched = *this.watched;
+        in_flight.enter(RequestPhase::Writing);
         watched.answering.store(true, Ordering::Relaxed);
         Poll::Ready(Ok(match outcome {
             _ if watched.too_large.load(Ordering::Relaxed) => refused(Refusal::BODY, ticket),

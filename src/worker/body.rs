@@ -4,6 +4,7 @@
 use super::BoxError;
 use super::access_log::Line;
 use super::connection::{Stage, Watched};
+use crate::scoreboard::{InFlight, RequestPhase};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -20,13 +21,14 @@ pub(super) struct RequestBody {
     left: u64,
     is_begun: bool,
     watched: Arc<Watched>,
+    in_flight: InFlight,
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, watched: &Arc<Watched>) -> RequestBody {
+    pub(super) fn new(incoming: Incoming, watched: &Arc<Watched>, in_flight: InFlight) -> RequestBody {
         watched.body_bytes.store(0, Ordering::Relaxed);
         let left = watched.floor.settings.limit_request_body;
-        RequestBody { incoming, left, is_begun: false, watched: watched.clone() }
+        RequestBody { incoming, left, is_begun: false, watched: watched.clone(), in_flight }
     }
 
     fn read_to_its_end(&self) {
@@ -51,6 +53,11 @@ impl Body for RequestBody {
         }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         self.watched.body_awaited.store(polled.is_pending(), Ordering::Relaxed);
+        if polled.is_pending() {
+            self.in_flight.pass(RequestPhase::Handler, RequestPhase::Reading);
+        } else {
+            self.in_flight.pass(RequestPhase::Reading, RequestPhase::Handler);
+        }
         let frame = match ready!(polled) {
             Some(frame) => frame?,
             None => {

@@ -5,6 +5,7 @@ use super::answer::Answering;
 use super::stream::{Shared, Stream};
 use super::{App, BoxError, Floor, access_log};
 use crate::app::Peer;
+use crate::scoreboard::Place;
 use bytes::Bytes;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -65,6 +66,8 @@ pub(super) struct Watched {
     pub(super) body_awaited: AtomicBool,
     /// The answer has begun: the server may no longer write one of its own.
     pub(super) answering: AtomicBool,
+    /// The request under way, on the board.
+    pub(super) place: Place,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -156,7 +159,7 @@ struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut open = self.floor.connections.lock();
-        open.remove(self.key);
+        open.remove(self.key).place.end(&self.floor.seat.in_flight);
         self.floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
         drop(open);
         self.floor.connections.closed.notify_waiters();
@@ -182,6 +185,7 @@ where
         body_left: AtomicBool::new(false),
         body_awaited: AtomicBool::new(false),
         answering: AtomicBool::new(false),
+        place: Place::default(),
         task: Mutex::new(None),
     });
     let mut open = floor.connections.lock();
@@ -291,7 +295,12 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx)
+        let flushed = ready!(Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx));
+        // hyper flushes when it has written all it has: an answer that was complete before is now out.
+        if matches!(self.watched.stage(), Stage::Idle | Stage::Head) {
+            self.watched.place.end(&self.watched.floor.seat.in_flight);
+        }
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -13,7 +13,7 @@ mod sweep;
 use crate::app::{Body, Worker};
 use crate::config::Settings;
 use crate::logging;
-use crate::scoreboard::{Phase, Seat};
+use crate::scoreboard::{Phase, Seat, now_millis};
 use access_log::AccessLog;
 use bytes::Bytes;
 use connection::Connections;
@@ -82,8 +82,7 @@ struct Floor {
     served: AtomicU64,
     /// After how many requests the worker asks for a successor.
     max_requests: u64,
-    started: Instant,
-    /// Milliseconds since `started`, as of the last sweep: time enough for timeouts, and free to read.
+    /// `scoreboard::now_millis` as of the last sweep: time enough for timeouts, and free to read.
     coarse_now: AtomicU64,
 }
 
@@ -155,8 +154,7 @@ where
         access_log,
         draining: AtomicBool::new(false),
         served: AtomicU64::new(0),
-        started: Instant::now(),
-        coarse_now: AtomicU64::new(0),
+        coarse_now: AtomicU64::new(now_millis()),
     });
     let (stop_accepting, stopped) = watch::channel(false);
     let mut accepting: Vec<_> = listeners

@@ -5,6 +5,7 @@ use super::connection::{Stage, Watched, linger};
 use super::{Floor, IDLE_LINGER};
 use crate::app::Worker;
 use crate::config::Settings;
+use crate::scoreboard::now_millis;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let now = floor.started.elapsed().as_millis() as u64;
+        let now = now_millis();
         floor.coarse_now.store(now, Ordering::Relaxed);
         floor.seat.heartbeat.fetch_add(1, Ordering::Relaxed);
         let mut overdue = Vec::new();
@@ -46,11 +47,10 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
 
 /// Closes what is idle after a linger, then what becomes idle, until the worker leaves.
 pub(super) async fn close_idle(floor: &Arc<Floor>) {
-    let began = floor.started.elapsed();
+    let began = now_millis();
     while floor.connections.count() > 0 {
-        let now = floor.started.elapsed();
-        if now >= began + IDLE_LINGER {
-            let before = (now - IDLE_LINGER).as_millis() as u64;
+        let before = now_millis().saturating_sub(IDLE_LINGER.as_millis() as u64);
+        if before >= began {
             let mut idle = Vec::new();
             floor.connections.each(|watched| {
                 if matches!(watched.stage(), Stage::New | Stage::Idle) && watched.since() <= before {

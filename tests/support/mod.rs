@@ -1,6 +1,7 @@
 //! What the system tests stand on: the real program started and watched, a strict HTTP client, a client that
 //! accounts for every request, and what /proc tells. Not here: any claim about the server.
 
+pub mod cgroup;
 pub mod http;
 pub mod load;
 pub mod postgres;

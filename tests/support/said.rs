@@ -10,6 +10,8 @@ pub enum Said {
     Spawned,
     Ready,
     Exited,
+    /// A request that a dead worker had under way.
+    Lost,
     Draining,
     ReloadRequested,
     /// What a reload is about to change.
@@ -65,6 +67,7 @@ impl Said {
             Said::Spawned => "worker spawned",
             Said::Ready => "worker ready",
             Said::Exited => "worker exited",
+            Said::Lost => "request lost",
             Said::Draining => "worker draining",
             Said::ReloadRequested => "signal received signal=HUP",
             Said::SettingsRead => "settings read again",

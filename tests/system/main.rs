@@ -15,6 +15,7 @@ mod database;
 mod inherited;
 mod limits;
 mod main_job;
+mod obituary;
 mod options;
 mod place;
 mod privileges;

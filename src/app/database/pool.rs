@@ -12,6 +12,7 @@ use super::health::{Connect, Goodbye, Health, Manager, Session, say_goodbye};
 use crate::app::Error;
 use crate::app::blocking::Threads;
 use crate::config::DatabaseSettings;
+use crate::scoreboard::{InFlight, RequestPhase};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -126,6 +127,8 @@ impl<C: Session> Pool<C> {
         F: FnOnce(&mut C) -> Result<T, Error> + Send + 'static,
     {
         let inner = &self.inner;
+        let in_flight = InFlight::current();
+        let _queued = in_flight.queued();
         let deadline = Instant::now() + inner.timeout;
         inner.refuse_if_down()?;
         let mut permit = inner.enter(deadline).await?;
@@ -134,13 +137,17 @@ impl<C: Session> Pool<C> {
             let connections = inner.refuse_if_down()?;
             let health = Arc::clone(&inner.health);
             let attempt = move || match check_out(&connections, &health) {
-                Some(connection) => Attempt::Done(serve(connection, &health, work), permit),
+                Some(connection) => {
+                    in_flight.enter(RequestPhase::Database);
+                    Attempt::Done(serve(connection, &health, work), permit)
+                }
                 None => Attempt::NoConnection(work, permit),
             };
             match inner.threads.call_by(Some(deadline), attempt).await? {
                 Attempt::Done(outcome, _permit) => return outcome,
                 Attempt::NoConnection(same_work, same_permit) => (work, permit) = (same_work, same_permit),
             }
+            in_flight.enter(RequestPhase::Queued);
             // Who begins to listen looks once more, so that nothing is missed in between.
             match &mut changes {
                 None => changes = Some(inner.health.changes()),

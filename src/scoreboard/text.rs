@@ -1,0 +1,109 @@
+//! Bytes in shared memory, which anybody may have written: kept as words, read as escaped text of bounded length.
+//! Not here: what they say.
+
+use std::array;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// At most 8 × `WORDS` bytes, ended by a NUL where there are fewer.
+pub(super) struct Text<const WORDS: usize> {
+    words: [AtomicU64; WORDS],
+}
+
+impl<const WORDS: usize> Default for Text<WORDS> {
+    fn default() -> Text<WORDS> {
+        Text { words: array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+impl<const WORDS: usize> Text<WORDS> {
+    const BYTES: usize = 8 * WORDS;
+
+    /// Keeps the beginning of `text`; touches no more words than it fills.
+    pub(super) fn write(&self, text: &str) {
+        let bytes = text.as_bytes();
+        let (whole, rest) = bytes[..bytes.len().min(Self::BYTES)].as_chunks::<8>();
+        for (word, bytes) in self.words.iter().zip(whole) {
+            word.store(u64::from_ne_bytes(*bytes), Relaxed);
+        }
+        if let Some(word) = self.words.get(whole.len()) {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            word.store(u64::from_ne_bytes(last), Relaxed);
+        }
+    }
+
+    pub(super) fn copy_from(&self, other: &Text<WORDS>) {
+        for (word, from) in self.words.iter().zip(&other.words) {
+            word.store(from.load(Relaxed), Relaxed);
+        }
+    }
+
+    /// What stands here, in printable ASCII without quotes and backslashes of its own; `...` behind what fills its room.
+    pub(super) fn read(&self) -> String {
+        self.read_but(|byte| matches!(byte, b' '..=b'~'))
+    }
+
+    /// Like `read`, and without spaces.
+    pub(super) fn read_word(&self) -> String {
+        self.read_but(|byte| matches!(byte, b'!'..=b'~'))
+    }
+
+    fn read_but(&self, is_plain: impl Fn(u8) -> bool) -> String {
+        let bytes = self.words.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes());
+        let mut text = String::new();
+        let mut count = 0;
+        for byte in bytes.take_while(|byte| *byte != 0) {
+            count += 1;
+            if is_plain(byte) && byte != b'"' && byte != b'\\' {
+                text.push(char::from(byte));
+            } else {
+                let _ = write!(text, "\\x{byte:02x}");
+            }
+        }
+        if count == Self::BYTES {
+            text.push_str("...");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_longer_text_is_cut() {
+        let text = Text::<2>::default();
+        for (written, read) in [
+            ("/a/longer/path", "/a/longer/path"),
+            ("/exactly", "/exactly"),
+            ("/", "/"),
+            ("", ""),
+            ("/fifteen/bytes/", "/fifteen/bytes/"),
+            ("/sixteen/bytes/x", "/sixteen/bytes/x..."),
+            ("/more/than/sixteen", "/more/than/sixte..."),
+        ] {
+            text.write(written);
+            assert_eq!(text.read(), read);
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_stay_within_their_quotes_and_their_line() {
+        let text = Text::<1>::default();
+        for (bytes, read, word) in [
+            (*b"a\"b\\c\nd\0", "a\\x22b\\x5cc\\x0ad", "a\\x22b\\x5cc\\x0ad"),
+            (*b"a b=\x1b[1m", "a b=\\x1b[1m...", "a\\x20b=\\x1b[1m..."),
+            (
+                [0xff; 8],
+                "\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff...",
+                "\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff...",
+            ),
+            (*b"a\0hidden", "a", "a"),
+        ] {
+            text.words[0].store(u64::from_ne_bytes(bytes), Relaxed);
+            assert_eq!((text.read().as_str(), text.read_word().as_str()), (read, word));
+        }
+    }
+}
