@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use ferricorn::{Body, Cache, Database, Error, Worker};
+use ferricorn::{Body, Cache, Database, Deadline, Error, Worker};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,6 +41,7 @@ fn app(worker: Worker) -> Router {
         .route("/", any(async || "This is Ferricorn's probe.\n"))
         .route("/echo", get(echo).post(async |body: Bytes| body))
         .route("/sleep", get(sleep))
+        .route("/patient", get(patient))
         .route("/block", get(block))
         .route("/spin", get(spin))
         .route("/bytes", get(bytes))
@@ -109,6 +110,27 @@ impl Milliseconds {
 async fn sleep(Query(time): Query<Milliseconds>) -> String {
     tokio::time::sleep(time.duration()).await;
     format!("slept {} ms\n", time.ms)
+}
+
+#[derive(Deserialize)]
+struct Patience {
+    ms: u64,
+    extend: u64,
+    /// How long a handler thread is occupied as well.
+    #[serde(default)]
+    block: u64,
+}
+
+/// Asks for more time, then waits.
+async fn patient(
+    State(probe): State<Probe>,
+    deadline: Deadline,
+    Query(Patience { ms, extend, block }): Query<Patience>,
+) -> Result<String, Error> {
+    deadline.extend(Duration::from_millis(extend));
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    probe.worker.blocking(move || thread::sleep(Duration::from_millis(block))).await?;
+    Ok(format!("slept {ms} ms, {:?} left\n", deadline.remaining()))
 }
 
 /// Occupies one handler thread.

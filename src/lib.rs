@@ -32,7 +32,9 @@ mod scoreboard;
 mod serve;
 mod worker;
 
-pub use app::{Body, Cache, CacheStats, Database, Error, Peer, Pool, PostgresSession, SqliteSession, Worker};
+pub use app::{
+    Body, Cache, CacheStats, Database, Deadline, Error, Peer, Pool, PostgresSession, SqliteSession, Worker,
+};
 pub use serve::{run, run_stock};
 
 /// The examples of the documents are compiled with the tests.

@@ -1,7 +1,7 @@
 //! The handler threads: at most `threads` blocking calls at a time, behind a queue with an end.
 //! Not here: what a call does. A call is queued, running or gone, and the one mutex says which.
 
-use super::Error;
+use super::{Deadline, Error};
 use crate::scoreboard::{InFlight, RequestPhase};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -39,13 +39,15 @@ struct State {
 
 struct Queued {
     id: u64,
+    /// That of the request which it is for.
+    deadline: Option<Deadline>,
     call: Box<dyn FnOnce() + Send>,
 }
 
-#[derive(Clone, Copy)]
 struct Running {
     id: u64,
     since: Instant,
+    deadline: Option<Deadline>,
 }
 
 /// Where a call is.
@@ -105,6 +107,15 @@ impl Threads {
     pub(crate) fn longest_call(&self) -> Option<Duration> {
         let oldest = self.shared.lock().running.iter().flatten().map(|running| running.since).min();
         oldest.map(|since| since.elapsed())
+    }
+
+    /// Whether a call still runs `grace` after its request's deadline.
+    pub(crate) fn outlived(&self, grace: Duration) -> bool {
+        let is_late = |running: &Running| {
+            let due = running.deadline.as_ref().and_then(Deadline::due);
+            due.is_some_and(|due| due.elapsed() > grace)
+        };
+        self.shared.lock().running.iter().flatten().any(is_late)
     }
 
     /// How many calls may wait.
@@ -201,7 +212,7 @@ impl Shared {
         }
         let id = state.next_id;
         state.next_id += 1;
-        state.queue.push_back(Queued { id, call });
+        state.queue.push_back(Queued { id, deadline: Deadline::current(), call });
         if state.queue.len() > state.running.len() - busy && state.running.len() < self.max_threads {
             self.start_thread(&mut state)?;
         }
@@ -235,9 +246,10 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(queued) = state.queue.pop_front() {
-                state.running[number] = Some(Running { id: queued.id, since: Instant::now() });
+                let Queued { id, deadline, call } = queued;
+                state.running[number] = Some(Running { id, since: Instant::now(), deadline });
                 drop(state);
-                (queued.call)();
+                call();
                 state = self.lock();
                 state.running[number] = None;
             } else if state.closed {

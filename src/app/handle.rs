@@ -149,6 +149,11 @@ impl Worker {
         self.inner.threads.longest_call()
     }
 
+    /// Whether a blocking call still runs `grace` after the deadline of the request that it was for.
+    pub(crate) fn call_outlived_its_request(&self, grace: Duration) -> bool {
+        self.inner.threads.outlived(grace)
+    }
+
     /// Closes the connections that nobody uses, for at most `SHUT_DOWN_WAIT`. The process is expected to exit next.
     pub(crate) fn shut_down(&self) {
         self.inner.threads.close();

@@ -1,9 +1,10 @@
 //! What an application is given and what it gives back: the `Worker` handle, caches, databases,
-//! handler threads; and the stock app. Not here: connections, processes.
+//! handler threads, deadlines; and the stock app. Not here: connections, processes.
 
 mod blocking;
 mod cache;
 pub(crate) mod database;
+mod deadline;
 mod error;
 mod handle;
 mod peer;
@@ -11,6 +12,7 @@ pub(crate) mod routes;
 
 pub use cache::{Cache, CacheStats};
 pub use database::{Database, Pool, PostgresSession, SqliteSession};
+pub use deadline::Deadline;
 pub use error::Error;
 pub use handle::Worker;
 pub use peer::Peer;

@@ -201,6 +201,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         "A worker whose event loop is silent this long is aborted; a blocking call that runs this long is answered 504, and its worker is replaced."
     ),
     row!(
+        "request_timeout",
+        None,
+        ["request-timeout"],
+        "\"0s\"",
+        v::duration,
+        to_a_day,
+        [request_timeout],
+        v::show_duration,
+        DURATION,
+        "How long the answer to a request may take to begin, from the end of its head; then it is 504. A request may extend its own time. A blocking call of it that runs on for as long again has its worker replaced."
+    ),
+    row!(
         "graceful_timeout",
         None,
         ["graceful-timeout"],

@@ -4,9 +4,9 @@ use super::BoxError;
 use super::body::{AnswerBody, RequestBody, Ticket};
 use super::connection::{Stage, Watched};
 use super::gate::{self, Refusal};
-use crate::app::Body;
+use crate::app::{Body, Deadline};
 use crate::scoreboard::{InFlight, RequestPhase};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use std::convert::Infallible;
@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tower::Service;
 
 pin_project! {
@@ -24,6 +25,8 @@ pin_project! {
         watched: &'a Watched,
         ticket: Option<Ticket>,
         in_flight: InFlight,
+        // Boxed, so that a request is no larger for it where `request_timeout` is off.
+        limit: Option<Box<Limit>>,
         #[pin]
         step: Step<S, F>,
     }
@@ -53,6 +56,7 @@ impl<'a, S, F> Answering<'a, S, F> {
         let (method, path) = (request.method().as_str(), request.uri().path());
         let now = floor.coarse_now.load(Ordering::Relaxed);
         let in_flight = watched.place.begin(&floor.seat.in_flight, method, path, now);
+        let mut limit = None;
         let step = match gate::check(&request, &floor.settings) {
             Ok(()) => {
                 let mut request = request.map(|body| {
@@ -63,11 +67,12 @@ impl<'a, S, F> Answering<'a, S, F> {
                     }
                 });
                 request.extensions_mut().insert(watched.peer);
+                limit = Limit::set(&mut request, floor.settings.request_timeout);
                 Step::Waiting { service, request: Some(request) }
             }
             Err(refusal) => Step::Refused { refusal },
         };
-        Answering { watched, ticket: Some(ticket), in_flight, step }
+        Answering { watched, ticket: Some(ticket), in_flight, limit, step }
     }
 }
 
@@ -84,9 +89,18 @@ where
             StepView::Refused { refusal } => Err(*refusal),
             // A panic in the app ends its request, not the worker; the panic hook has logged it.
             StepView::Waiting { .. } | StepView::Called { .. } => {
-                // The app's code knows, by a thread-local, for which request it works.
-                let ask = AssertUnwindSafe(|| in_flight.during(|| ask(this.step, cx)));
-                ready!(catch_unwind(ask).unwrap_or_else(|_| failed()))
+                // The app's code knows, by thread-locals, for which request it works and until when.
+                let deadline = this.limit.as_ref().map(|limit| &limit.deadline);
+                let step = this.step.as_mut();
+                let ask = || Deadline::during(deadline, || in_flight.during(|| ask(step, cx)));
+                let asked = catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| failed());
+                if asked.is_pending() && this.limit.as_mut().is_some_and(|limit| limit.has_passed(cx)) {
+                    // What the app was at ends here, and with it what it queued.
+                    this.step.set(Step::Refused { refusal: Refusal::LATE });
+                    Err(Refusal::LATE)
+                } else {
+                    ready!(asked)
+                }
             }
         };
         let ticket = this.ticket.take().expect("a future is not polled after its end");
@@ -98,6 +112,40 @@ where
             Ok(response) => answered(watched, response, ticket),
             Err(refusal) => refused(refusal, ticket),
         }))
+    }
+}
+
+/// How long the answer to one request may take to begin.
+struct Limit {
+    deadline: Deadline,
+    passed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    request_timeout: Duration,
+    method: Method,
+    uri: Uri,
+}
+
+impl Limit {
+    /// The request carries its deadline, so that the app may extend it; a zero time is none.
+    fn set(request: &mut Request<Body>, request_timeout: Duration) -> Option<Box<Limit>> {
+        if request_timeout.is_zero() {
+            return None;
+        }
+        let deadline = Deadline::after(request_timeout);
+        request.extensions_mut().insert(deadline.clone());
+        let passed = Box::pin(deadline.clone().passed());
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        Some(Box::new(Limit { deadline, passed, request_timeout, method, uri }))
+    }
+
+    /// Whether the deadline has passed; if not, the task is woken when it does.
+    fn has_passed(&mut self, cx: &mut Context<'_>) -> bool {
+        let has_passed = self.passed.as_mut().poll(cx).is_ready();
+        if has_passed {
+            let Limit { request_timeout, method, uri, .. } = self;
+            let path = uri.path();
+            log::warn!("request timed out method={method} path={path:?} request_timeout={request_timeout:?}");
+        }
+        has_passed
     }
 }
 
@@ -143,11 +191,13 @@ fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> 
 
 /// The server's own answer; where it doubts the request's framing, the last one on its connection.
 fn refused<B>(refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
+    let is_draining = ticket.floor().is_draining();
     let mut response = Response::new(AnswerBody::text(refusal.reason, ticket.with(refusal.status)));
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if refusal.status != StatusCode::INTERNAL_SERVER_ERROR {
+    let app_is_to_blame = [Refusal::FAILED, Refusal::LATE].contains(&refusal);
+    if !app_is_to_blame || is_draining {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -1,9 +1,9 @@
 //! Bodies on their way: a request's, held to its limit; an answer's, followed to its end, which is where a request is
 //! over, counted and logged. Not here: timeouts.
 
-use super::BoxError;
 use super::access_log::Line;
 use super::connection::{Stage, Watched};
+use super::{BoxError, Floor};
 use crate::scoreboard::{InFlight, RequestPhase};
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -100,6 +100,10 @@ impl Ticket {
     pub(super) fn new<B>(watched: &Arc<Watched>, request: &Request<B>) -> Ticket {
         let line = watched.floor.access_log.as_ref().map(|_| Line::new(request));
         Ticket { watched: watched.clone(), line, bytes: 0 }
+    }
+
+    pub(super) fn floor(&self) -> &Floor {
+        &self.watched.floor
     }
 
     pub(super) fn with(mut self, status: StatusCode) -> Ticket {

@@ -18,6 +18,8 @@ impl Refusal {
     };
     pub(super) const FAILED: Refusal =
         Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, reason: "the application failed\n" };
+    pub(super) const LATE: Refusal =
+        Refusal { status: StatusCode::GATEWAY_TIMEOUT, reason: "the application did not answer in time\n" };
     const LINE: Refusal = Refusal {
         status: StatusCode::URI_TOO_LONG,
         reason: "the request line is longer than this server takes\n",

@@ -17,6 +17,9 @@ const SHORTEST_TICK: Duration = Duration::from_millis(10);
 /// After `body_timeout`, a body must have come at this rate on average, in bytes a second.
 const MIN_BODY_RATE: u64 = 1024;
 
+/// A blocking call may run on after its request's deadline for as long as `request_timeout` again, and at least this.
+const SHORTEST_GRACE: Duration = Duration::from_secs(1);
+
 /// Sent to a client that was too slow with its request. hyper has not begun an answer then.
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -35,14 +38,24 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
         for (watched, end) in overdue {
             carry_out(&watched, end);
         }
-        let timeout = floor.settings.timeout;
-        if !timeout.is_zero() && worker.longest_call().is_some_and(|call| call > timeout) {
-            floor.retire("\"a blocking call ran longer than timeout\"");
+        if let Some(why) = stuck(&floor.settings, &worker) {
+            floor.retire(why);
         }
         if let Some(access_log) = &floor.access_log {
             access_log.flush();
         }
     }
+}
+
+/// Why a blocking call has to be given up, and the worker with it, for nothing ends a thread.
+fn stuck(settings: &Settings, worker: &Worker) -> Option<&'static str> {
+    let Settings { timeout, request_timeout, .. } = *settings;
+    if !timeout.is_zero() && worker.longest_call().is_some_and(|call| call > timeout) {
+        return Some("\"a blocking call ran longer than timeout\"");
+    }
+    let grace = request_timeout.max(SHORTEST_GRACE);
+    (!request_timeout.is_zero() && worker.call_outlived_its_request(grace))
+        .then_some("\"a blocking call did not come back after request_timeout\"")
 }
 
 /// Closes what is idle after a linger, then what becomes idle, until the worker leaves.

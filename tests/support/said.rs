@@ -30,6 +30,10 @@ pub enum Said {
     BackOff,
     /// A worker's event loop was silent for `timeout`.
     Silent,
+    /// A request was not answered within `request_timeout`.
+    Late,
+    /// A worker asked for a successor.
+    Retiring,
     /// A panicked at=.
     Panicked,
     /// The setup script ran.
@@ -79,6 +83,8 @@ impl Said {
             Said::AtMinimum => "workers at minimum",
             Said::BackOff => "worker backed off",
             Said::Silent => "worker timed out",
+            Said::Late => "request timed out",
+            Said::Retiring => "worker asked for a successor",
             Said::Panicked => "panicked at=",
             Said::SetupDone => "database setup done",
             Said::SetupRetry => "database setup put off",

@@ -120,6 +120,20 @@ fn unsafe_code_is_where_it_may_be() {
     }
 }
 
+/// A clock that somebody can set is for telling the time to people; all waiting is by one that only goes on.
+#[test]
+fn nothing_is_timed_by_the_wall_clock() {
+    const TELL: [&str; 2] = ["logging/mod.rs", "worker/access_log.rs"];
+    for file in sources("") {
+        let code = production_code(&fs::read_to_string(&file).unwrap());
+        let place = file.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        let uses = ["SystemTime", "UtcDateTime", "now_utc", "CLOCK_REALTIME"]
+            .iter()
+            .any(|name| mentions(&code, name));
+        assert!(!uses || TELL.contains(&place.as_str()), "{place} asks the wall clock");
+    }
+}
+
 /// The files of a part: its folder, or the file that it is.
 fn sources(part: &str) -> Vec<PathBuf> {
     let path = root().join(part);

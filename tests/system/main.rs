@@ -12,6 +12,7 @@ mod app;
 mod arrows;
 mod crash;
 mod database;
+mod deadline;
 mod inherited;
 mod limits;
 mod main_job;
