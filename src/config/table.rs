@@ -297,6 +297,30 @@ pub(super) static SETTINGS: &[Setting] = &[
         "The most requests that are added to max_requests at random, so that workers are not replaced together."
     ),
     row!(
+        "max_worker_age",
+        None,
+        ["max-worker-age"],
+        "\"0s\"",
+        v::duration,
+        |age: &Duration| *age <= 365 * DAY,
+        [max_worker_age],
+        v::show_duration,
+        "a duration such as 30m, 12h or a number of seconds, up to 8760h; 0 switches it off",
+        "A worker this old is replaced, its successor first. Up to a tenth is added at random, so that workers are not replaced together."
+    ),
+    row!(
+        "max_worker_memory",
+        None,
+        ["max-worker-memory"],
+        "0",
+        v::size,
+        any,
+        [max_worker_memory],
+        v::show_size,
+        "a size such as 512MiB, 2GiB; 0 switches it off",
+        "A worker that holds more private memory than this, three times in a row, is replaced, its successor first. What it shares with others does not count."
+    ),
+    row!(
         "header_timeout",
         None,
         ["header-timeout"],

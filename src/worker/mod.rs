@@ -6,6 +6,7 @@ mod answer;
 mod body;
 mod connection;
 mod gate;
+mod memory;
 mod signals;
 mod stream;
 mod sweep;
@@ -34,6 +35,9 @@ use tower::Service;
 const LAST_ACCEPTS: Duration = Duration::from_millis(100);
 /// How long a drain leaves idle keep-alive connections open, so that a request on its way is still answered.
 const IDLE_LINGER: Duration = Duration::from_secs(1);
+
+/// What `max_worker_age` is divided by to get the most that is added to it at random.
+const AGE_JITTER: u64 = 10;
 
 /// Exit code of a worker that could not begin to serve.
 const BOOT_FAILED: i32 = 1;
@@ -82,6 +86,10 @@ struct Floor {
     served: AtomicU64,
     /// After how many requests the worker asks for a successor.
     max_requests: u64,
+    /// When it does so for its age, on the same clock as `coarse_now`.
+    retires_at: Option<u64>,
+    /// It holds more than `max_worker_memory`.
+    is_too_large: Option<Arc<AtomicBool>>,
     /// `scoreboard::now_millis` as of the last sweep: time enough for timeouts, and free to read.
     coarse_now: AtomicU64,
 }
@@ -145,8 +153,12 @@ where
     let listeners = post.listeners.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
     let access_log = AccessLog::open(&post.settings.accesslog)?;
     let service = app(worker.clone());
+    let Settings { max_requests, max_requests_jitter, max_worker_age, max_worker_memory, .. } = post.settings;
+    let max_age = max_worker_age.as_millis() as u64;
     let floor = Arc::new(Floor {
-        max_requests: jittered(post.settings.max_requests, post.settings.max_requests_jitter),
+        max_requests: jittered(max_requests, max_requests_jitter),
+        retires_at: (max_age > 0).then(|| now_millis() + jittered(max_age, max_age / AGE_JITTER)),
+        is_too_large: (max_worker_memory > 0).then(|| memory::watch(max_worker_memory)).transpose()?,
         settings: post.settings,
         seat: post.seat,
         bell: post.bell,
@@ -228,12 +240,26 @@ fn log_panics() {
 }
 
 /// Spreads the successions of workers that started together. Zero stays zero: never.
-fn jittered(max_requests: u64, jitter: u64) -> u64 {
-    if max_requests == 0 || jitter == 0 {
-        return max_requests;
+fn jittered(base: u64, jitter: u64) -> u64 {
+    if base == 0 || jitter == 0 {
+        return base;
     }
     // The process id is as good as a die here: it differs between workers.
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(&(std::process::id(), Instant::now()), &mut hasher);
-    max_requests + std::hash::Hasher::finish(&hasher) % (jitter + 1)
+    base.saturating_add(std::hash::Hasher::finish(&hasher) % jitter.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_jitter_is_added_and_nothing_that_is_off_is_jittered() {
+        assert_eq!((jittered(0, 10), jittered(5, 0), jittered(u64::MAX, u64::MAX)), (0, 5, u64::MAX));
+        let values: HashSet<u64> = (0..1000).map(|_| jittered(100, 10)).collect();
+        assert!(values.iter().all(|value| (100..=110).contains(value)), "{values:?}");
+        assert!(values.len() > 5, "they differ: {values:?}");
+    }
 }

@@ -38,7 +38,7 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
         for (watched, end) in overdue {
             carry_out(&watched, end);
         }
-        if let Some(why) = stuck(&floor.settings, &worker) {
+        if let Some(why) = stuck(&floor.settings, &worker).or_else(|| worn(&floor, now)) {
             floor.retire(why);
         }
         if let Some(access_log) = &floor.access_log {
@@ -56,6 +56,18 @@ fn stuck(settings: &Settings, worker: &Worker) -> Option<&'static str> {
     let grace = request_timeout.max(SHORTEST_GRACE);
     (!request_timeout.is_zero() && worker.call_outlived_its_request(grace))
         .then_some("\"a blocking call did not come back after request_timeout\"")
+}
+
+/// Why the worker has served long enough.
+fn worn(floor: &Floor, now: u64) -> Option<&'static str> {
+    if floor.retires_at.is_some_and(|at| now >= at) {
+        return Some("max_worker_age");
+    }
+    floor
+        .is_too_large
+        .as_ref()
+        .is_some_and(|flag| flag.load(Ordering::Relaxed))
+        .then_some("max_worker_memory")
 }
 
 /// Closes what is idle after a linger, then what becomes idle, until the worker leaves.

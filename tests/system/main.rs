@@ -22,6 +22,7 @@ mod place;
 mod privileges;
 mod process;
 mod readme;
+mod recycle;
 mod reload;
 mod resize;
 mod reuse_port;

@@ -1,0 +1,119 @@
+//! Workers that are replaced for their age, their requests or their memory: the successor first, one at a time, and
+//! nobody notices.
+
+use crate::support::load::{Load, Report};
+use crate::support::{DEADLINE, Program, Said, Server, alone, eventually, millis, proc, seconds};
+use std::time::Instant;
+
+const REQUESTS: u64 = 20_000;
+const WORKERS: usize = 2;
+
+/// What must hold whenever workers follow one another.
+#[track_caller]
+fn check_the_order(server: &Server) {
+    let (mut booting, mut serving, mut successions) = (0, 0, 0);
+    for line in server.log() {
+        if line.is(Said::Spawned) {
+            booting += 1;
+            let boots_at_most = if serving + booting <= WORKERS { WORKERS } else { 1 };
+            assert!(booting <= boots_at_most, "two successors at a time: {}", line.raw);
+        } else if line.is(Said::Ready) {
+            (booting, serving) = (booting - 1, serving + 1);
+        } else if line.raw.contains("why=retiring") {
+            serving -= 1;
+            successions += 1;
+            assert!(serving >= WORKERS, "drained before its successor was ready: {}", line.raw);
+        }
+    }
+    assert!(successions > 0, "nobody was replaced");
+}
+
+/// Sends `REQUESTS`, and more until `successions` workers were replaced.
+fn recycle(args: &str, successions: usize, kind: impl FnOnce(Load) -> Load) -> Report {
+    let _alone = alone();
+    let mut server = Program::probe().workers(WORKERS).args(args).start();
+    let load = kind(Load::on(server.target()).at_least(REQUESTS)).start();
+    server.wait_count(Said::Ready, WORKERS + successions);
+    load.wait_answered(REQUESTS);
+    let report = load.finish();
+    report.assert_none_failed();
+    assert!(report.sent >= REQUESTS, "{report}");
+    assert!(report.workers.len() > WORKERS, "{report}");
+    check_the_order(&server);
+    server.stop();
+    report
+}
+
+#[test]
+fn replacing_by_requests_loses_none_of_20_000_on_kept_connections() {
+    recycle("--max-requests 800 --max-requests-jitter 200", 15, |load| load);
+}
+
+#[test]
+fn replacing_by_requests_loses_none_of_20_000_on_connections_of_their_own() {
+    recycle("--max-requests 800 --max-requests-jitter 200", 15, Load::without_keep_alive);
+}
+
+#[test]
+fn replacing_by_age_loses_none_of_20_000() {
+    recycle("--max-worker-age 1s", 4, |load| load);
+}
+
+#[test]
+fn replacing_by_memory_loses_none_of_20_000_and_spares_the_small() {
+    let _alone = alone();
+    let mut server = Program::probe().workers(WORKERS).args("--max-worker-memory 64MiB").start();
+    let load = Load::on(server.target()).without_keep_alive().at_least(REQUESTS).start();
+    for round in 1..=2 {
+        let leaking = server.get("/leak?bytes=134217728").worker();
+        server.wait_count(Said::Ready, WORKERS + round);
+        server.wait_about(Said::Draining, leaking);
+    }
+    load.wait_answered(REQUESTS);
+    let report = load.finish();
+    report.assert_none_failed();
+    assert!(report.workers.len() > WORKERS, "{report}");
+    check_the_order(&server);
+    assert_eq!(server.count(Said::Retiring), 2, "only those that leaked");
+    server.stop();
+}
+
+#[test]
+fn a_moment_of_much_memory_is_no_leak() {
+    let mut server = Program::probe().workers(1).args("--max-worker-memory 64MiB").start();
+    let worker = server.worker();
+    let begin = Instant::now();
+    while begin.elapsed() < seconds(5) {
+        assert_eq!(server.get("/bytes?n=60000000").worker(), worker);
+    }
+    assert_eq!(server.count(Said::Retiring), 0);
+    server.stop();
+}
+
+#[test]
+fn a_long_drain_holds_nobody_up() {
+    let mut server = Program::probe().workers(WORKERS).args("--max-worker-age 1s").start();
+    let mut slow = server.connections_to_all(WORKERS);
+    for (_, client) in &mut slow {
+        client.send("GET /sleep?ms=8000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    }
+    // The successors of the successors are ready while the first two still drain.
+    server.wait_count(Said::Ready, WORKERS * 3);
+    assert!(slow.iter().all(|(worker, _)| proc::is_alive(*worker)));
+    for (worker, client) in &mut slow {
+        let answer = client.read().unwrap();
+        assert_eq!((answer.status, answer.worker()), (200, *worker));
+    }
+    check_the_order(&server);
+    server.stop();
+}
+
+#[test]
+fn a_worker_serves_for_its_age() {
+    let mut server = Program::probe().workers(WORKERS).args("--max-worker-age 4s").start();
+    let begin = Instant::now();
+    server.wait_count(Said::Retiring, WORKERS);
+    assert!(begin.elapsed() >= millis(3500) && begin.elapsed() < seconds(10), "{:?}", begin.elapsed());
+    eventually(DEADLINE, "both were replaced", || server.count(Said::Ready) >= 2 * WORKERS);
+    server.stop();
+}
