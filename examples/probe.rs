@@ -58,6 +58,7 @@ fn app(worker: Worker) -> Router {
         .route("/segv", any(segv))
         .route("/exit", any(async |Query(Exit { code }): Query<Exit>| -> () { process::exit(code) }))
         .route("/leak", any(leak))
+        .route("/hold", any(hold))
         .route("/panic", any(async || -> () { panic!("asked to panic") }))
         // The server has a limit of its own, which is what is tested.
         .layer(DefaultBodyLimit::disable())
@@ -180,6 +181,19 @@ struct Leak {
 async fn leak(Query(Leak { bytes }): Query<Leak>) -> String {
     vec![1_u8; bytes].leak();
     format!("leaked {bytes} bytes\n")
+}
+
+#[derive(Deserialize)]
+struct Hold {
+    bytes: usize,
+    ms: u64,
+}
+
+/// Takes memory, uses it for a while and gives it back.
+async fn hold(Query(Hold { bytes, ms }): Query<Hold>) -> String {
+    let held = vec![1_u8; bytes];
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    format!("held {} bytes\n", held.len())
 }
 
 /// What the server made of the request.
