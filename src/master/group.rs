@@ -1,6 +1,7 @@
 //! A group of sockets that listen on one TCP address (SO_REUSEPORT), and which of them new connections go to.
 //! Not here: who accepts from them, and when one may be closed without a loss.
 
+use super::listener::defer_accept;
 use crate::config::Bind;
 use nix::libc::{self, sock_filter, sock_fprog};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -130,6 +131,7 @@ fn tcp_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     let socket = socket(family, SockType::Stream, flags, None)?;
     // Connections inherit it, which saves each of them a system call (tcp(7)).
     setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    defer_accept(socket.as_fd())?;
     Ok(socket)
 }
 
@@ -174,7 +176,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpStream};
     use std::os::fd::FromRawFd;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     const WAITING: usize = 200;
 
@@ -184,13 +186,38 @@ mod tests {
         group
     }
 
-    fn connect(group: &Group, count: usize) -> Vec<TcpStream> {
+    /// Clients that have sent nothing yet, so that their handshakes are under way.
+    fn begin(group: &Group, count: usize) -> Vec<TcpStream> {
         let streams = (0..count).map(|_| TcpStream::connect(group.addr).unwrap());
         streams.inspect(|s| s.set_read_timeout(Some(Duration::from_secs(5))).unwrap()).collect()
     }
 
-    /// Accepts until the queue is empty, and greets each.
-    fn drain(group: &Group, at: usize) -> usize {
+    /// Sends something, which ends the handshake.
+    fn finish(clients: &mut [TcpStream]) {
+        clients.iter_mut().for_each(|client| drop(client.write_all(b"x")));
+    }
+
+    fn connect(group: &Group, count: usize) -> Vec<TcpStream> {
+        let mut clients = begin(group, count);
+        finish(&mut clients);
+        clients
+    }
+
+    /// Accepts from these sockets until nothing waits and `wanted` have come, or some time has passed; greets each, and
+    /// says how many came to each socket.
+    fn drain(group: &Group, from: &[usize], wanted: usize) -> Vec<usize> {
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut counts = vec![0; from.len()];
+        loop {
+            let more = from.iter().zip(&mut counts);
+            more.for_each(|(at, count)| *count += drain_now(group, *at));
+            if counts.iter().sum::<usize>() >= wanted || Instant::now() > until {
+                return counts;
+            }
+        }
+    }
+
+    fn drain_now(group: &Group, at: usize) -> usize {
         let mut count = 0;
         while let Ok(fd) = accept(group.sockets[at].as_raw_fd()) {
             // SAFETY: accept(2) has just made it.
@@ -214,12 +241,13 @@ mod tests {
     /// Where each of `count` new connections went.
     fn shares(group: &Group, count: usize) -> Vec<usize> {
         let clients = connect(group, count);
-        let shares = (0..group.sockets.len()).map(|at| drain(group, at)).collect();
+        let all: Vec<usize> = (0..group.sockets.len()).collect();
+        let shares = drain(group, &all, count);
         assert_eq!(lost(clients), 0);
         shares
     }
 
-    /// Holds the answer to a handshake back until data comes, so that a client that is silent has one under way.
+    /// Leaves handshakes under way until data comes, and for longer than a test takes.
     fn hold_handshakes(group: &Group, at: usize) {
         let seconds: libc::c_int = 30;
         // SAFETY: the option reads one int.
@@ -280,13 +308,12 @@ mod tests {
                 group.steer(&[0, 1]).unwrap();
             }
             if drains {
-                assert_eq!(drain(&group, 2), WAITING);
+                assert_eq!(drain(&group, &[2], WAITING), [WAITING]);
             }
             // More come while the socket is about to be closed.
             clients.extend(connect(&group, WAITING));
             group.close(2);
-            drain(&group, 0);
-            drain(&group, 1);
+            drain(&group, &[0, 1], if steers { WAITING } else { 0 });
             let lost = lost(clients);
             assert_eq!(lost == 0, all_served, "steers {steers}, drains {drains}: {lost} lost");
         }
@@ -298,19 +325,16 @@ mod tests {
             let mut group = group_of(2);
             hold_handshakes(&group, 1);
             group.steer(&[1]).unwrap();
-            let mut clients = connect(&group, WAITING);
+            let mut clients = begin(&group, WAITING);
             group.steer(&[0]).unwrap();
-            assert_eq!(drain(&group, 1), 0, "no handshake is complete");
-            let finish = |clients: &mut Vec<TcpStream>| {
-                clients.iter_mut().for_each(|client| drop(client.write_all(b"x")));
-            };
+            assert_eq!(drain(&group, &[1], 0), [0], "no handshake is complete");
             if waits {
                 finish(&mut clients);
-                assert_eq!(drain(&group, 1), WAITING, "not where new connections go");
+                assert_eq!(drain(&group, &[1], WAITING), [WAITING], "not where new connections go");
             }
             group.close(1);
             finish(&mut clients);
-            drain(&group, 0);
+            drain(&group, &[0], 0);
             let lost = lost(clients);
             assert_eq!(lost == 0, all_served, "waits {waits}: {lost} lost");
         }

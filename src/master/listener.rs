@@ -2,7 +2,7 @@
 
 use super::privileges::SocketOwner;
 use crate::config::Bind;
-use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname};
 use nix::sys::socket::{
@@ -10,6 +10,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Uid, fchownat};
+use nix::{cmsg_space, libc};
 use std::cell::Cell;
 use std::fmt;
 use std::fs::OpenOptions;
@@ -94,6 +95,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         // Connections inherit it, which saves each of them a system call (tcp(7)).
         setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        defer_accept(socket.as_fd())?;
         let addr = socket.local_addr()?;
         Ok(Listener { fd: socket.into(), at: Place::Tcp(addr) })
     }
@@ -175,6 +177,20 @@ pub(crate) fn receive(offers: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let fd = rights.ok_or(ErrorKind::InvalidData)?;
     // SAFETY: the kernel has just made this descriptor for us, and there was room for no other.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has the kernel hand a connection over when its first bytes have come, or at the latest when they have not come for a
+/// second (TCP_DEFER_ACCEPT, tcp(7)): in HTTP the client speaks first. So a worker is woken once for a connection and its
+/// request, and finds both.
+pub(super) fn defer_accept(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let seconds: libc::c_int = 1;
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+    // SAFETY: the option reads one int, which lives until the call returns.
+    let done =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const seconds).cast(), length) };
+    Errno::result(done)?;
+    Ok(())
 }
 
 fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {

@@ -286,6 +286,7 @@ impl Queues {
 mod tests {
     use super::*;
     use crate::master::listener::receive;
+    use std::io::Write;
     use std::net::TcpStream;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -313,8 +314,16 @@ mod tests {
         receive(queues.counter.1.as_fd()).is_ok()
     }
 
-    fn connect(queues: &Queues) -> TcpStream {
-        TcpStream::connect(queues.groups[1].to_string()).unwrap()
+    /// Has a connection wait in this lane.
+    fn connect(queues: &Queues, lane: usize) -> TcpStream {
+        queues.groups[1].steer(&[lane]).unwrap();
+        let mut client = TcpStream::connect(queues.groups[1].to_string()).unwrap();
+        client.write_all(b"x").unwrap();
+        let until = Instant::now() + SECOND * 5;
+        while !queues.groups[1].has_waiting(lane) {
+            assert!(Instant::now() < until, "it went elsewhere");
+        }
+        client
     }
 
     #[test]
@@ -367,8 +376,7 @@ mod tests {
         assert_eq!(queues.unserved(now).len(), 2, "it is watched");
 
         // A handshake that began before ends there.
-        queues.groups[1].steer(&[0]).unwrap();
-        let _late = connect(&queues);
+        let _late = connect(&queues, 0);
         queues.tend(2, now);
         assert!(is_offered(&queues) && !is_offered(&queues), "once");
         assert!(queues.unserved(now).is_empty(), "not to be woken again at once");
@@ -393,8 +401,7 @@ mod tests {
         assert_eq!(queues.next_deadline(3, now), None);
         assert_eq!(queues.next_deadline(2, now), Some(now + LINGER));
 
-        queues.groups[1].steer(&[0]).unwrap();
-        let _late = connect(&queues);
+        let _late = connect(&queues, 0);
         queues.tend(2, now + LINGER);
         assert_eq!(queues.lanes.len(), 3, "something waits");
         drop(receive(queues.counter.1.as_fd()).map(std::net::TcpListener::from).unwrap().accept());
@@ -414,7 +421,7 @@ mod tests {
         let (mut queues, now) = (queues(), Instant::now());
         start(&mut queues, 0, 1, 1);
         queues.leave(0);
-        let _waiting = connect(&queues);
+        let _waiting = connect(&queues, 0);
         queues.tend(1, now);
         assert!(!is_offered(&queues) && queues.unserved(now).is_empty());
         queues.stop();
