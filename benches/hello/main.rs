@@ -8,6 +8,7 @@
 mod support;
 
 mod figures;
+mod setting;
 
 use figures::Figures;
 use std::fs;
@@ -37,23 +38,12 @@ fn main() {
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
-    print_setting();
+    setting::print();
     compare_cpu();
     for (name, args) in [("hello", "-w 2"), ("bare_hyper", "")] {
         first_answer(name, args);
     }
     memory();
-}
-
-fn print_setting() {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("machine   {} × {}", cores, model.trim_start_matches([' ', '\t', ':']));
-    println!("kernel    {}", output("uname", &["-sr"]));
-    println!("rustc     {}", output("rustc", &["--version"]));
-    println!("ferricorn {}, hyper {}", env!("CARGO_PKG_VERSION"), locked_version("hyper"));
-    println!("client    {}", output("wrk", &["-v"]));
 }
 
 fn compare_cpu() {
@@ -163,16 +153,4 @@ fn memory() {
         "\nprivate dirty memory of a worker after {MEMORY_REQUESTS} requests\n  {:.2} MiB",
         kib / 1024.0
     );
-}
-
-fn output(command: &str, args: &[&str]) -> String {
-    let output = Command::new(command).args(args).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    text.lines().next().unwrap_or("unknown").trim().to_owned()
-}
-
-fn locked_version(name: &str) -> String {
-    let lock = include_str!("../../Cargo.lock");
-    let after = lock.split_once(&format!("name = \"{name}\"\nversion = \"")).map_or("", |(_, after)| after);
-    after.split('"').next().unwrap_or_default().to_owned()
 }

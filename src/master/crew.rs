@@ -112,6 +112,8 @@ impl Crew {
                     let Member { pid, since, sent, seat, .. } = member;
                     if let Some(seat) = seat {
                         self.coroner.report(&End { slot, pid, age: since.elapsed(), cause, sent }, seat);
+                        // The dead count for nobody's share.
+                        seat.clear();
                     }
                     Event::Exited { slot, clean: cause == Cause::Code(0) }
                 }

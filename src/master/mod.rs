@@ -61,6 +61,7 @@ pub(crate) struct Post {
     pub(crate) slot: u32,
     pub(crate) settings: Settings,
     pub(crate) seat: &'static Seat,
+    pub(crate) board: Board,
     pub(crate) listeners: Vec<OwnedFd>,
     /// With `reuse_port`, where queues are offered in which something waits and that nobody serves.
     pub(crate) offers: Option<UnixDatagram>,
@@ -419,7 +420,7 @@ impl<'a> Master<'a> {
         let (settings, mut listeners) = (settings.clone(), sockets.share()?);
         listeners.extend(self.queues.assign(slot, generation, self.arbiter.wanted())?);
         let (offers, bell) = (self.queues.workers_end()?, self.ears.workers_bell()?);
-        let post = Post { slot, settings, seat, listeners, offers, bell };
+        let post = Post { slot, settings, seat, board: self.board, listeners, offers, bell };
         let name = format!("w{slot}");
         self.fork(&name, |roles| (roles.work)(post))
     }

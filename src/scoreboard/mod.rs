@@ -104,6 +104,16 @@ impl Board {
         self.seats.iter().for_each(|seat| seat.leaving.store(1, Ordering::Relaxed));
     }
 
+    /// How many connections a serving worker has open on average.
+    pub(crate) fn mean_connections(&self) -> usize {
+        let serving =
+            self.seats.iter().filter(|seat| matches!(seat.phase(), Phase::Serving | Phase::Retiring));
+        let (sum, count) = serving.fold((0, 0), |(sum, count), seat| {
+            (sum + seat.connections.load(Ordering::Relaxed) as usize, count + 1)
+        });
+        sum / count.max(1)
+    }
+
     /// # Panics
     /// When there is no such slot.
     pub(crate) fn seat(&self, slot: u32) -> &'static Seat {

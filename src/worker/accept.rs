@@ -4,9 +4,12 @@ use super::stream::Listener;
 use super::{App, BoxError, Floor, LAST_ACCEPTS, Offers, connection};
 use bytes::Bytes;
 use nix::libc::{EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -15,6 +18,13 @@ use tokio::sync::watch;
 /// How long accepting rests where the process or the machine has no descriptor or memory left: waiting connections
 /// stay in the queue, for another worker or for later.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a worker that has its share leaves new connections to others, and how many it takes then.
+const COURTESY: Duration = Duration::from_millis(1);
+const CREDIT: u32 = 4;
+/// By how many connections, or else by which part, a worker may be above the average.
+const SLACK: usize = 3;
+const SLACK_PART: usize = 16;
 
 /// Accepts until told to stop, and then what still waits, at most `LAST_ACCEPTS` long. At `worker_connections` it leaves
 /// new ones to other workers.
@@ -27,10 +37,18 @@ pub(super) async fn accept<S, B>(
     S: App<B>,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
+    let mut turn = Turn::default();
     loop {
         let next = async {
             floor.connections.room(floor.settings.worker_connections).await;
-            listener.accept().await
+            let mut accept = pin!(listener.accept());
+            loop {
+                turn.take(&floor).await;
+                if let Some(accepted) = once(accept.as_mut()).await {
+                    break accepted;
+                }
+                turn = Turn::default();
+            }
         };
         tokio::select! {
             biased;
@@ -95,6 +113,56 @@ where
             Err(error) => tokio::time::sleep(pause_after(&error)).await,
         }
     }
+}
+
+/// When a worker may take the next connection. All workers of a socket are told of a connection, and whoever is first
+/// has it: left to that, some have five times as many as others. So one that has its share waits a moment first.
+#[derive(Default)]
+struct Turn {
+    /// How many it may take now, having waited.
+    credit: u32,
+}
+
+impl Turn {
+    async fn take(&mut self, floor: &Floor) {
+        if self.credit > 0 {
+            self.credit -= 1;
+            return;
+        }
+        let mut courtesy = pin!(tokio::time::sleep(COURTESY));
+        while has_its_share(floor) {
+            tokio::select! {
+                () = floor.connections.one_closed() => {}
+                () = &mut courtesy => {
+                    // Nobody wanted it. The others may hang: what waits must not wait for each turn anew.
+                    self.credit = CREDIT;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether this worker has clearly more connections open than a worker has on average.
+fn has_its_share(floor: &Floor) -> bool {
+    let own = floor.connections.count();
+    // The board is only looked at where there is something to share.
+    own > SLACK && {
+        let mean = floor.board.mean_connections();
+        own > mean + SLACK.max(mean / SLACK_PART)
+    }
+}
+
+/// Polls the future now, and if it is not ready gives `None` when it may be worth another poll.
+async fn once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    let mut polled = false;
+    poll_fn(move |cx| {
+        if std::mem::replace(&mut polled, true) {
+            return Poll::Ready(None);
+        }
+        future.as_mut().poll(cx).map(Some)
+    })
+    .await
 }
 
 /// The master has closed the queue for everybody: it takes no connections any more (accept(2)).

@@ -145,6 +145,11 @@ impl Connections {
         }
     }
 
+    /// Until the next one is closed.
+    pub(super) async fn one_closed(&self) {
+        self.closed.notified().await;
+    }
+
     pub(super) async fn all_closed(&self) {
         self.room(1).await;
     }

@@ -14,7 +14,7 @@ mod sweep;
 use crate::app::{Body, Worker};
 use crate::config::Settings;
 use crate::logging;
-use crate::scoreboard::{Phase, Seat, now_millis};
+use crate::scoreboard::{Board, Phase, Seat, now_millis};
 use access_log::AccessLog;
 use bytes::Bytes;
 use connection::Connections;
@@ -47,6 +47,7 @@ pub(crate) struct Post {
     pub(crate) slot: u32,
     pub(crate) settings: Settings,
     pub(crate) seat: &'static Seat,
+    pub(crate) board: Board,
     pub(crate) listeners: Vec<OwnedFd>,
     pub(crate) offers: Option<Offers>,
     pub(crate) bell: UnixStream,
@@ -79,6 +80,7 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 struct Floor {
     settings: Settings,
     seat: &'static Seat,
+    board: Board,
     bell: UnixStream,
     connections: Connections,
     access_log: Option<AccessLog>,
@@ -161,6 +163,7 @@ where
         is_too_large: (max_worker_memory > 0).then(|| memory::watch(max_worker_memory)).transpose()?,
         settings: post.settings,
         seat: post.seat,
+        board: post.board,
         bell: post.bell,
         connections: Connections::default(),
         access_log,

@@ -9,6 +9,7 @@ pub mod proc;
 pub mod program;
 pub mod said;
 pub mod server;
+pub mod spread;
 
 pub use http::{Connection, Failure, Response, Target};
 pub use load::Load;

@@ -28,6 +28,7 @@ mod resize;
 mod reuse_port;
 mod shop;
 mod signals;
+mod spread;
 mod stop;
 mod timeouts;
 mod upgrade;
