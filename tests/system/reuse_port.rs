@@ -74,7 +74,7 @@ fn what_waits_on_a_killed_worker_is_served_by_another_when_there_is_one_less() {
 }
 
 #[test]
-fn what_waits_is_offered_until_somebody_lives_to_take_it() {
+fn what_waits_outlives_all_who_could_have_taken_it() {
     let (mut server, stopped, clients) = stopped_with_a_queue();
     let other = grow(&server);
     stop(&server, other);
