@@ -47,6 +47,7 @@ fn app(worker: Worker) -> Router {
         .route("/bytes", get(bytes))
         .route("/headers", any(headers))
         .route("/ready", get(ready))
+        .route("/reloads", get(reloads))
         .route("/pid", get(async || process::id().to_string()))
         .route("/env", get(env))
         .route("/cached", get(cached))
@@ -70,6 +71,11 @@ fn app(worker: Worker) -> Router {
 async fn sign(mut response: Response) -> Response {
     response.headers_mut().insert("x-worker-pid", HeaderValue::from(process::id()));
     response
+}
+
+async fn reloads(State(probe): State<Probe>) -> String {
+    let (count, last) = probe.worker.reloads();
+    format!("{count} {last}")
 }
 
 /// What a load balancer asks.

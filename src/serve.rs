@@ -140,14 +140,14 @@ where
             Ok(settings)
         },
         work: &|post| {
-            let master::Post { slot, settings, seat, board, listeners, offers, bell } = post;
+            let master::Post { slot, settings, board, listeners, offers, bell } = post;
             // On trial, a worker logs where its own settings say, and the master still where the old ones say.
             if let Err(error) = logging::open(&settings.errorlog, settings.loglevel, None) {
                 log::error!("error log could not be opened error=\"{error}\"");
                 return FAILED.into();
             }
             let offers = offers.map(|offers| worker::Offers { offers, take: master::receive });
-            let post = worker::Post { slot, settings, seat, board, listeners, offers, bell };
+            let post = worker::Post { slot, settings, board, listeners, offers, bell };
             worker::work(post, app, master::unblock_signals)
         },
         set_up: &|settings| match set_up(settings) {

@@ -3,7 +3,7 @@
 use super::blocking::Threads;
 use super::{Cache, Database, Error, Pool, PostgresSession, SqliteSession};
 use crate::config::Settings;
-use crate::scoreboard::Seat;
+use crate::scoreboard::Board;
 use std::any::{Any, type_name};
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -29,7 +29,7 @@ pub struct Worker {
 struct Inner {
     slot: u32,
     settings: Arc<Settings>,
-    seat: &'static Seat,
+    board: Board,
     threads: Arc<Threads>,
     database: Option<Database>,
     /// `Cache<K, V>` by name; as many as the app's code names.
@@ -38,11 +38,11 @@ struct Inner {
 
 impl Worker {
     /// Connects to nothing and starts no handler thread: both come at first need.
-    pub(crate) fn new(slot: u32, settings: Arc<Settings>, seat: &'static Seat) -> Worker {
+    pub(crate) fn new(slot: u32, settings: Arc<Settings>, board: Board) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let database = Database::new(&settings, slot, &threads);
         Worker {
-            inner: Arc::new(Inner { slot, settings, seat, threads, database, caches: Mutex::default() }),
+            inner: Arc::new(Inner { slot, settings, board, threads, database, caches: Mutex::default() }),
         }
     }
 
@@ -62,7 +62,13 @@ impl Worker {
     /// }
     /// ```
     pub fn is_leaving(&self) -> bool {
-        self.inner.seat.is_leaving()
+        self.inner.board.is_leaving()
+    }
+
+    /// How many reloads of the server came to an end, adopted or refused, and what the log said of the last one, cut to
+    /// 256 bytes; empty before the first.
+    pub fn reloads(&self) -> (u64, String) {
+        self.inner.board.reloads()
     }
 
     pub fn settings(&self) -> &Settings {
@@ -91,9 +97,9 @@ impl Worker {
     {
         let existing = {
             let mut caches = self.inner.caches.lock().expect("nothing that can panic runs under this lock");
-            let made = caches
-                .entry(name.to_owned())
-                .or_insert_with(|| Box::new(Cache::<K, V>::new(capacity, ttl, self.inner.seat)));
+            let made = caches.entry(name.to_owned()).or_insert_with(|| {
+                Box::new(Cache::<K, V>::new(capacity, ttl, self.inner.board.seat(self.inner.slot)))
+            });
             made.downcast_ref::<Cache<K, V>>().cloned()
         };
         existing.unwrap_or_else(|| {
@@ -173,10 +179,10 @@ impl Worker {
     #[cfg(test)]
     pub(crate) fn stub(settings: Settings, database: Option<Database>) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
-        let seat = Box::leak(Box::default());
+        let board = Board::new(4).expect("a test has memory");
         let settings = Arc::new(settings);
         Worker {
-            inner: Arc::new(Inner { slot: 3, settings, seat, threads, database, caches: Mutex::default() }),
+            inner: Arc::new(Inner { slot: 3, settings, board, threads, database, caches: Mutex::default() }),
         }
     }
 }

@@ -28,6 +28,7 @@ struct Member {
     heartbeat: u64,
     /// The signal that was meant to end it, and why.
     sent: Option<(Signal, &'static str)>,
+    quiet: bool,
 }
 
 pub(super) struct Crew {
@@ -40,9 +41,34 @@ impl Crew {
         Crew { members: Vec::new(), coroner }
     }
 
-    pub(super) fn add(&mut self, role: Role, pid: Pid, since: Instant, seat: Option<&'static Seat>) {
-        let phase = Phase::Booting;
-        self.members.push(Member { role, pid, since, seat, phase, heartbeat: 0, sent: None });
+    pub(super) fn add(&mut self, role: Role, pid: Pid, since: Instant) {
+        let (phase, heartbeat) = (Phase::Booting, 0);
+        self.members.push(Member {
+            role,
+            pid,
+            since,
+            seat: None,
+            phase,
+            heartbeat,
+            sent: None,
+            quiet: false,
+        });
+    }
+
+    /// A quiet one comes and goes without a line at `info`: the log has told of its like.
+    pub(super) fn add_worker(
+        &mut self,
+        slot: SlotId,
+        pid: Pid,
+        since: Instant,
+        seat: &'static Seat,
+        quiet: bool,
+    ) {
+        self.add(Role::Worker(slot), pid, since);
+        if let Some(member) = self.members.last_mut() {
+            member.seat = Some(seat);
+            member.quiet = quiet;
+        }
     }
 
     /// Sends a signal; to nobody, if the child has been reaped. A dead child that was not reaped yet keeps its pid.
@@ -74,7 +100,8 @@ impl Crew {
             let phase = seat.phase();
             if phase != member.phase {
                 if member.phase == Phase::Booting {
-                    log::info!(
+                    log::log!(
+                        if member.quiet { log::Level::Debug } else { log::Level::Info },
                         "worker ready slot={slot} pid={} after={:.1?}",
                         member.pid,
                         member.since.elapsed()
@@ -109,9 +136,10 @@ impl Crew {
             let member = self.members.swap_remove(at);
             learnt.push(match member.role {
                 Role::Worker(slot) => {
-                    let Member { pid, since, sent, seat, .. } = member;
+                    let Member { pid, since, sent, seat, quiet, .. } = member;
                     if let Some(seat) = seat {
-                        self.coroner.report(&End { slot, pid, age: since.elapsed(), cause, sent }, seat);
+                        self.coroner
+                            .report(&End { slot, pid, age: since.elapsed(), cause, sent, quiet }, seat);
                         // The dead count for nobody's share.
                         seat.clear();
                     }
@@ -119,7 +147,7 @@ impl Crew {
                 }
                 Role::Setup => Event::SetUp(outcome(cause)),
                 Role::Successor => {
-                    log::warn!("new master exited pid={pid} cause={cause}");
+                    log::warn!("new master exited pid={pid} cause=\"{cause}\"");
                     Event::SuccessorGone
                 }
             });

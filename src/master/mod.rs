@@ -25,7 +25,7 @@ pub(crate) use upgrade::Start;
 
 use crate::config::{Bind, Settings, Upgrade};
 use crate::logging;
-use crate::scoreboard::{Board, Seat};
+use crate::scoreboard::Board;
 use arbiter::{Arbiter, Ending, Event, Generation, Notice, Order, Policy, SlotId};
 use crew::{Crew, Role};
 use ears::{Ears, Meaning};
@@ -60,7 +60,6 @@ pub(crate) struct Roles<'a> {
 pub(crate) struct Post {
     pub(crate) slot: u32,
     pub(crate) settings: Settings,
-    pub(crate) seat: &'static Seat,
     pub(crate) board: Board,
     pub(crate) listeners: Vec<OwnedFd>,
     /// With `reuse_port`, where queues are offered in which something waits and that nobody serves.
@@ -295,9 +294,9 @@ impl<'a> Master<'a> {
             }
             Order::Reread => self.reread(),
             Order::Adopt(generation) => self.adopt(generation),
-            Order::Reject(generation, rejection) => {
+            Order::Reject(_, rejection) => {
                 self.trial = None;
-                log::error!("reload refused generation={generation} reason={rejection}");
+                self.refuse_reload(&rejection.to_string());
             }
             Order::StartSuccessor => self.start_successor(),
             Order::KillSuccessor(unwanted) => {
@@ -355,7 +354,7 @@ impl<'a> Master<'a> {
         match started {
             Ok((pid, successor)) => {
                 log::info!("upgrade started pid={pid} program={program}");
-                self.crew.add(Role::Successor, pid, Instant::now(), None);
+                self.crew.add(Role::Successor, pid, Instant::now());
                 self.around.successor = Some(successor);
             }
             Err(error) => {
@@ -399,14 +398,13 @@ impl<'a> Master<'a> {
     fn spawn(&mut self, slot: SlotId, generation: Generation, quiet: bool) {
         // Somebody may be about to rotate them.
         self.make_logs(&self.era(generation).settings);
-        let seat = self.board.seat(slot);
-        seat.clear();
+        let seat = self.board.take_seat(slot);
         let since = Instant::now();
-        match self.fork_worker(slot, generation, seat) {
+        match self.fork_worker(slot, generation) {
             Ok(pid) => {
                 let level = if quiet { log::Level::Debug } else { log::Level::Info };
                 log::log!(level, "worker spawned slot={slot} pid={pid} generation={generation}");
-                self.crew.add(Role::Worker(slot), pid, since, Some(seat));
+                self.crew.add_worker(slot, pid, since, seat, quiet);
             }
             Err(error) => {
                 log::error!("worker could not be forked slot={slot} error=\"{error}\"");
@@ -415,12 +413,12 @@ impl<'a> Master<'a> {
         }
     }
 
-    fn fork_worker(&mut self, slot: SlotId, generation: Generation, seat: &'static Seat) -> io::Result<Pid> {
+    fn fork_worker(&mut self, slot: SlotId, generation: Generation) -> io::Result<Pid> {
         let Era { settings, sockets } = self.era(generation);
         let (settings, mut listeners) = (settings.clone(), sockets.share()?);
         listeners.extend(self.queues.assign(slot, generation, self.arbiter.wanted())?);
         let (offers, bell) = (self.queues.workers_end()?, self.ears.workers_bell()?);
-        let post = Post { slot, settings, seat, board: self.board, listeners, offers, bell };
+        let post = Post { slot, settings, board: self.board, listeners, offers, bell };
         let name = format!("w{slot}");
         self.fork(&name, |roles| (roles.work)(post))
     }
@@ -429,7 +427,7 @@ impl<'a> Master<'a> {
     fn start_setup(&mut self) {
         let settings = self.settings().clone();
         match self.fork("help", |roles| crew::exit_code((roles.set_up)(&settings))) {
-            Ok(pid) => self.crew.add(Role::Setup, pid, Instant::now(), None),
+            Ok(pid) => self.crew.add(Role::Setup, pid, Instant::now()),
             Err(error) => {
                 log::error!("setup helper could not be forked error=\"{error}\"");
                 self.learnt.push(Event::SetUp(Setup::Away));
@@ -495,11 +493,16 @@ impl<'a> Master<'a> {
                 Some(policy)
             }
             Err(message) => {
-                log::error!("reload refused reason=\"{message}\"");
+                self.refuse_reload(&format!("\"{message}\""));
                 None
             }
         };
         self.learnt.push(Event::Reread(policy));
+    }
+
+    fn refuse_reload(&self, reason: &str) {
+        log::error!("reload refused reason={reason}");
+        self.board.keep_reload(&format!("reload refused reason={reason}"));
     }
 
     /// Everything that can be refused at once: the file, and new addresses.
@@ -528,6 +531,7 @@ impl<'a> Master<'a> {
         let (_, before) = mem::replace(&mut self.current, (generation, era));
         self.leaving.push(before.sockets);
         log::info!("reload adopted generation={generation}");
+        self.board.keep_reload(&format!("reload adopted generation={generation}"));
     }
 }
 

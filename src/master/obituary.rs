@@ -22,6 +22,8 @@ pub(super) struct End {
     pub(super) cause: Cause,
     /// The signal by which the master meant to end it, and why.
     pub(super) sent: Option<(Signal, &'static str)>,
+    /// The log has told of its like.
+    pub(super) quiet: bool,
 }
 
 /// Who finds out, writes it on the board and into the log.
@@ -50,7 +52,11 @@ impl Coroner {
         self.count += 1;
         self.deaths.keep(self.count, &death, &seat.in_flight, now_millis());
         let left = end.cause == Cause::Code(0);
-        let level = if left { log::Level::Info } else { log::Level::Warn };
+        let level = match (end.quiet, left) {
+            (true, _) => log::Level::Debug,
+            (false, true) => log::Level::Info,
+            (false, false) => log::Level::Warn,
+        };
         let Death { slot, pid, cause, age, requests, in_flight } = death;
         log::log!(
             level,

@@ -7,6 +7,8 @@ mod deaths;
 mod in_flight;
 mod text;
 
+use text::Text;
+
 pub(crate) use deaths::{Death, Deaths};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests};
 
@@ -30,8 +32,6 @@ pub(crate) struct Seat {
     pub(crate) requests: AtomicU64,
     pub(crate) cache_hits: AtomicU64,
     pub(crate) cache_misses: AtomicU64,
-    /// Set by the master, and not taken back: the server is about to stop.
-    leaving: AtomicU32,
     /// Requests under way.
     pub(crate) in_flight: Requests,
 }
@@ -67,10 +67,6 @@ impl Seat {
         self.phase.store(phase as u32, Ordering::Release);
     }
 
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed) != 0
-    }
-
     /// Makes the seat ready for its next worker.
     pub(crate) fn clear(&self) {
         self.set_phase(Phase::Booting);
@@ -82,9 +78,23 @@ impl Seat {
     }
 }
 
+/// What the master says of the whole server.
+#[derive(Default)]
+#[repr(C, align(128))]
+struct Head {
+    /// Not taken back: the server is about to stop.
+    leaving: AtomicU32,
+    /// Seats from here on were never taken.
+    seats_used: AtomicU32,
+    /// Reloads that came to an end.
+    reloads: AtomicU64,
+    last_reload: Text<32>,
+}
+
 /// All seats, and the last deaths. Made by the master before its first fork; lives as long as the process.
 #[derive(Clone, Copy)]
 pub(crate) struct Board {
+    head: &'static Head,
     seats: &'static [Seat],
     pub(crate) deaths: &'static Deaths,
 }
@@ -94,20 +104,48 @@ impl Board {
     /// When the kernel has no memory to map.
     pub(crate) fn new(seats: u32) -> io::Result<Board> {
         let count = seats.max(1) as usize;
-        // SAFETY: a zeroed seat and zeroed deaths are valid: atomics only, and all access goes through them.
-        let (seats, deaths) = unsafe { (shared::<Seat>(count)?, shared::<Deaths>(1)?) };
-        Ok(Board { seats, deaths: &deaths[0] })
+        // SAFETY: they are valid when zeroed: atomics only, and all access goes through them.
+        let (head, seats, deaths) =
+            unsafe { (shared::<Head>(1)?, shared::<Seat>(count)?, shared::<Deaths>(1)?) };
+        Ok(Board { head: &head[0], seats, deaths: &deaths[0] })
     }
 
     /// Tells every worker, also those to come, that the server is about to stop.
     pub(crate) fn set_leaving(&self) {
-        self.seats.iter().for_each(|seat| seat.leaving.store(1, Ordering::Relaxed));
+        self.head.leaving.store(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.head.leaving.load(Ordering::Relaxed) != 0
+    }
+
+    /// Keeps how a reload came out, in the log's words.
+    pub(crate) fn keep_reload(&self, outcome: &str) {
+        self.head.last_reload.write(outcome);
+        self.head.reloads.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many reloads came to an end, and how the last one came out.
+    pub(crate) fn reloads(&self) -> (u64, String) {
+        (self.head.reloads.load(Ordering::Acquire), self.head.last_reload.read())
+    }
+
+    /// The seat, cleared for a new worker.
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    pub(crate) fn take_seat(&self, slot: u32) -> &'static Seat {
+        self.head.seats_used.fetch_max(slot + 1, Ordering::Relaxed);
+        let seat = self.seat(slot);
+        seat.clear();
+        seat
     }
 
     /// How many connections a serving worker has open on average.
     pub(crate) fn mean_connections(&self) -> usize {
-        let serving =
-            self.seats.iter().filter(|seat| matches!(seat.phase(), Phase::Serving | Phase::Retiring));
+        // The others would each cost a page only to be looked at.
+        let used = self.seats.iter().take(self.head.seats_used.load(Ordering::Relaxed) as usize);
+        let serving = used.filter(|seat| matches!(seat.phase(), Phase::Serving | Phase::Retiring));
         let (sum, count) = serving.fold((0, 0), |(sum, count), seat| {
             (sum + seat.connections.load(Ordering::Relaxed) as usize, count + 1)
         });
@@ -157,7 +195,7 @@ mod tests {
     #[test]
     fn a_seat_is_cleared_for_the_next() {
         let board = Board::new(3).unwrap();
-        let seat = board.seat(2);
+        let seat = board.take_seat(2);
         seat.set_phase(Phase::Draining);
         seat.requests.store(9, Ordering::Relaxed);
         seat.clear();

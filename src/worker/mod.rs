@@ -46,7 +46,6 @@ const BOOT_FAILED: i32 = 1;
 pub(crate) struct Post {
     pub(crate) slot: u32,
     pub(crate) settings: Settings,
-    pub(crate) seat: &'static Seat,
     pub(crate) board: Board,
     pub(crate) listeners: Vec<OwnedFd>,
     pub(crate) offers: Option<Offers>,
@@ -126,7 +125,7 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let result = runtime.and_then(|runtime| {
         log_panics();
-        let worker = Worker::new(post.slot, Arc::new(post.settings.clone()), post.seat);
+        let worker = Worker::new(post.slot, Arc::new(post.settings.clone()), post.board);
         runtime.block_on(live(post, worker.clone(), app, unblock))?;
         worker.shut_down();
         Ok(())
@@ -162,7 +161,7 @@ where
         retires_at: (max_age > 0).then(|| now_millis() + jittered(max_age, max_age / AGE_JITTER)),
         is_too_large: (max_worker_memory > 0).then(|| memory::watch(max_worker_memory)).transpose()?,
         settings: post.settings,
-        seat: post.seat,
+        seat: post.board.seat(post.slot),
         board: post.board,
         bell: post.bell,
         connections: Connections::default(),

@@ -14,7 +14,7 @@ const CONNECTIONS: usize = 8;
 #[test]
 fn fifty_kills_lose_only_what_the_killed_worker_had_open() {
     let _alone = alone();
-    let mut server = Program::probe().workers(3).start();
+    let mut server = Program::probe().workers(3).args("--log-level debug").start();
     let load = Load::on(server.target()).connections(CONNECTIONS).start();
     let mut delays = Vec::new();
     for kill in 1..=KILLS {
@@ -112,7 +112,8 @@ fn a_server_is_degraded_and_not_dead_as_long_as_one_worker_serves() {
 
 #[test]
 fn quick_deaths_after_ready_hold_nobody_up_for_long() {
-    let mut server = Program::probe().workers(1).start();
+    // At info the log tells only the steps.
+    let mut server = Program::probe().workers(1).args("--log-level debug").start();
     for round in 1..=6 {
         server.signal_to(server.wait_count(Said::Ready, round).number("pid"), SIGKILL);
         server.wait_count(Said::Exited, round);

@@ -105,6 +105,22 @@ fn a_generation_that_does_not_become_ready_leaves_the_old_one_serving() {
 }
 
 #[test]
+fn an_app_can_ask_how_a_reload_came_out() {
+    let mut server = Program::probe().config("workers = 1\n").start();
+    assert_eq!(server.get("/reloads").text(), "0 ");
+    fs::write(server.dir().join("server.toml"), "workers = 0\n").unwrap();
+    server.signal(SIGHUP);
+    server.wait(Said::ReloadRefused);
+    let refused = server.get("/reloads").text();
+    assert!(refused.starts_with("1 reload refused") && refused.contains("server.toml:1"), "{refused}");
+    fs::write(server.dir().join("server.toml"), "workers = 1\n").unwrap();
+    server.signal(SIGHUP);
+    server.wait(Said::ReloadDone);
+    assert_eq!(server.get("/reloads").text(), "2 reload adopted generation=2");
+    server.stop();
+}
+
+#[test]
 fn a_stop_during_a_reload_stops() {
     let mut server = Program::probe().workers(2).start();
     server.signal(SIGHUP);

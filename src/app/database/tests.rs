@@ -9,6 +9,7 @@ use super::setup::{Outcome, set_up};
 use super::*;
 use crate::app::{Error, Worker};
 use crate::config::DatabaseUrl;
+use crate::scoreboard::Board;
 use std::sync::{Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
 use support::Cluster;
@@ -36,7 +37,7 @@ fn settings(url: DatabaseUrl) -> Settings {
 }
 
 fn worker(settings: Settings) -> Worker {
-    Worker::new(2, Arc::new(settings), Box::leak(Box::default()))
+    Worker::new(2, Arc::new(settings), Board::new(3).unwrap())
 }
 
 fn on_postgres(cluster: &Cluster) -> Worker {
