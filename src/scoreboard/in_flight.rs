@@ -85,6 +85,10 @@ impl Record {
         self.state.store(FREE, Relaxed);
     }
 
+    fn serial(&self) -> u64 {
+        self.state.load(Relaxed) >> PHASE_BITS
+    }
+
     pub(super) fn copy_from(&self, other: &Record) {
         self.state.store(other.state.load(Relaxed), Relaxed);
         self.began.store(other.began.load(Relaxed), Relaxed);
@@ -127,16 +131,26 @@ impl Requests {
         self.unrecorded.load(Relaxed).saturating_add(recorded as u32)
     }
 
+    // The worker's event loop alone takes and gives back, so nothing here need be one atomic step.
+
     fn take(&self) -> u8 {
-        loop {
-            let free = self.taken.load(Relaxed).trailing_ones();
-            if free as usize >= RECORDS {
-                self.unrecorded.fetch_add(1, Relaxed);
-                return UNRECORDED;
+        let taken = self.taken.load(Relaxed);
+        let free = taken.trailing_ones();
+        if free as usize >= RECORDS {
+            self.unrecorded.store(self.unrecorded.load(Relaxed).saturating_add(1), Relaxed);
+            return UNRECORDED;
+        }
+        self.taken.store(taken | 1 << free, Relaxed);
+        free as u8
+    }
+
+    fn give_back(&self, held: u8) {
+        match self.records.get(usize::from(held)) {
+            Some(record) => {
+                record.state.store(state(record.serial(), 0), Relaxed);
+                self.taken.store(self.taken.load(Relaxed) & !(1 << held), Relaxed);
             }
-            if self.taken.fetch_or(1 << free, Relaxed) & (1 << free) == 0 {
-                return free as u8;
-            }
+            None => self.unrecorded.store(self.unrecorded.load(Relaxed).saturating_sub(1), Relaxed),
         }
     }
 }
@@ -162,7 +176,7 @@ impl Place {
             return InFlight::NONE;
         };
         self.held.store(at + 1, Relaxed);
-        let serial = (record.state.load(Relaxed) >> PHASE_BITS) + 1;
+        let serial = record.serial() + 1;
         record.began.store(now, Relaxed);
         record.method.write(method);
         record.path.write(path);
@@ -177,13 +191,7 @@ impl Place {
             return;
         }
         self.held.store(0, Relaxed);
-        if held == UNRECORDED {
-            requests.unrecorded.fetch_sub(1, Relaxed);
-        } else if let Some(record) = requests.records.get(usize::from(held - 1)) {
-            let serial = record.state.load(Relaxed) >> PHASE_BITS;
-            record.state.store(state(serial, 0), Relaxed);
-            requests.taken.fetch_and(!(1 << (held - 1)), Relaxed);
-        }
+        requests.give_back(if held == UNRECORDED { UNRECORDED } else { held - 1 });
     }
 }
 
