@@ -13,8 +13,8 @@ mod figures;
 mod setting;
 
 use figures::Figures;
-use std::fs;
 use std::process::Command;
+use std::time::Duration;
 use support::spread::{Coming, shares, variation};
 use support::{Program, Server, proc};
 
@@ -79,16 +79,10 @@ fn compare_workers(kind: &str, args: &str, on_server_core: &[&str], on_client_co
 fn cpu_per_connection(server: &Server, on_client_core: &[&str]) -> f64 {
     let processes = [vec![server.pid()], proc::descendants(server.pid())].concat();
     drive(server, on_client_core, 1);
-    let cpu = || processes.iter().map(|&pid| cpu_nanoseconds(pid)).sum::<u64>();
+    let cpu = || processes.iter().map(|&pid| proc::cpu_time(pid)).sum::<Duration>();
     let before = cpu();
     let connections = drive(server, on_client_core, ROUND_SECONDS);
-    (cpu() - before) as f64 / 1e3 / connections as f64
-}
-
-/// Of the main thread, which is the only one that serves here (the first number of /proc/PID/schedstat).
-fn cpu_nanoseconds(pid: i32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-    text.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    (cpu() - before).as_secs_f64() * 1e6 / connections as f64
 }
 
 /// Loads the server with wrk and returns how many requests it answered, each on a connection of its own.
