@@ -26,11 +26,20 @@ const CREDIT: u32 = 4;
 const SLACK: usize = 3;
 const SLACK_PART: usize = 16;
 
+/// Who accepts from a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeldBy {
+    All,
+    /// It is a queue of our own: nobody else would take what we leave.
+    Us,
+}
+
 /// Accepts until told to stop, and then what still waits, at most `LAST_ACCEPTS` long. At `worker_connections` it leaves
 /// new ones to other workers.
 pub(super) async fn accept<S, B>(
     floor: Arc<Floor>,
     listener: Listener,
+    held_by: HeldBy,
     service: S,
     mut stop: watch::Receiver<bool>,
 ) where
@@ -43,7 +52,7 @@ pub(super) async fn accept<S, B>(
             floor.connections.room(floor.settings.worker_connections).await;
             let mut accept = pin!(listener.accept());
             loop {
-                turn.take(&floor).await;
+                turn.take(&floor, held_by).await;
                 if let Some(accepted) = once(accept.as_mut()).await {
                     break accepted;
                 }
@@ -124,7 +133,10 @@ struct Turn {
 }
 
 impl Turn {
-    async fn take(&mut self, floor: &Floor) {
+    async fn take(&mut self, floor: &Floor, held_by: HeldBy) {
+        if held_by == HeldBy::Us {
+            return;
+        }
         if self.credit > 0 {
             self.credit -= 1;
             return;

@@ -15,6 +15,7 @@ use crate::app::{Body, Worker};
 use crate::config::Settings;
 use crate::logging;
 use crate::scoreboard::{Board, Phase, Seat, now_millis};
+use accept::HeldBy;
 use access_log::AccessLog;
 use bytes::Bytes;
 use connection::Connections;
@@ -174,7 +175,9 @@ where
     let mut accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| {
-            tokio::spawn(accept::accept(floor.clone(), listener, service.clone(), stopped.clone()))
+            let queued = post.offers.is_some() && listener.is_tcp();
+            let held_by = if queued { HeldBy::Us } else { HeldBy::All };
+            tokio::spawn(accept::accept(floor.clone(), listener, held_by, service.clone(), stopped.clone()))
         })
         .collect();
     if let Some(offers) = post.offers {

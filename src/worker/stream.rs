@@ -26,6 +26,13 @@ impl Listener {
         }
     }
 
+    pub(super) fn is_tcp(&self) -> bool {
+        match self {
+            Listener::Tcp(_) => true,
+            Listener::Unix(_) => false,
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
             Listener::Tcp(listener) => {
