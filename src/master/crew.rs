@@ -87,10 +87,20 @@ impl Crew {
         self.send(role, signal);
     }
 
+    pub(super) fn pid(&self, role: Role) -> Option<Pid> {
+        self.members.iter().find(|member| member.role == role).map(|member| member.pid)
+    }
+
     pub(super) fn send_to_workers(&self, signal: Signal) {
         for member in self.members.iter().filter(|member| matches!(member.role, Role::Worker(_))) {
             let _ = kill(member.pid, signal);
         }
+    }
+
+    /// How many workers serve, by what the board showed last.
+    pub(super) fn serving(&self) -> usize {
+        let serves = |member: &&Member| matches!(member.phase, Phase::Serving | Phase::Retiring);
+        self.members.iter().filter(serves).count()
     }
 
     /// Adds what changed on the board since the last look.

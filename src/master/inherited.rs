@@ -2,6 +2,7 @@
 //! what an old master hands over, and descriptors that have no meaning here. Not here: listening.
 
 use super::process;
+use super::systemd::Notifier;
 use super::upgrade::Predecessor;
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -19,6 +20,7 @@ pub(crate) struct Inherited {
     pub(super) foreign: Vec<RawFd>,
     /// Who handed this server over, if somebody did.
     pub(super) predecessor: Option<Predecessor>,
+    pub(super) notifier: Notifier,
 }
 
 impl Inherited {
@@ -42,7 +44,8 @@ impl Inherited {
             passed.push((process::own(foreign.swap_remove(at)), names.next().unwrap_or_default()));
         }
         let predecessor = Predecessor::take(&mut foreign)?;
-        Ok(Inherited { passed, foreign, predecessor })
+        let notifier = Notifier::from_env(predecessor.is_some());
+        Ok(Inherited { passed, foreign, predecessor, notifier })
     }
 }
 

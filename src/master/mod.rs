@@ -13,6 +13,7 @@ mod privileges;
 mod process;
 mod queues;
 mod sockets;
+mod systemd;
 mod upgrade;
 mod words;
 
@@ -41,6 +42,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use systemd::{Notifier, Status};
 use upgrade::{Handed, Predecessor, Successor};
 
 /// The exit code of a child that could not become who it should.
@@ -103,7 +105,7 @@ pub(crate) fn run(
     start: Start,
     roles: &Roles<'_>,
 ) -> Result<(), Failure> {
-    let Inherited { mut passed, foreign, mut predecessor } = inherited;
+    let Inherited { mut passed, foreign, mut predecessor, notifier } = inherited;
     process::set_comm(&settings.proc_name, "master");
     logging::sign_as("master");
     let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
@@ -122,7 +124,7 @@ pub(crate) fn run(
     let pidfile = pidfile.transpose()?;
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
     let era = Era { settings, sockets };
-    let around = Surroundings { accounts, foreign, pidfile, start, predecessor, successor: None };
+    let around = Surroundings { accounts, foreign, pidfile, start, predecessor, successor: None, notifier };
     let ended = Master::new(era, queues, ears, roles, around)?.run();
     log::info!("stopped");
     ended
@@ -144,6 +146,7 @@ struct Surroundings {
     /// The other master, while an upgrade is under way.
     predecessor: Option<Predecessor>,
     successor: Option<Successor>,
+    notifier: Notifier,
 }
 
 /// Beside an old master the file has another name, until the old one leaves.
@@ -223,9 +226,13 @@ impl<'a> Master<'a> {
                 self.carry_out(order);
             }
             self.queues.tend(self.arbiter.wanted(), now);
+            self.tell_systemd(now);
             if self.learnt.is_empty() {
-                let deadlines =
-                    [self.arbiter.next_deadline(), self.queues.next_deadline(self.arbiter.wanted(), now)];
+                let deadlines = [
+                    self.arbiter.next_deadline(),
+                    self.queues.next_deadline(self.arbiter.wanted(), now),
+                    self.around.notifier.next_deadline(),
+                ];
                 let mut others = self.queues.unserved(now);
                 others.extend(self.around.predecessor.as_ref().map(AsFd::as_fd));
                 others.extend(self.around.successor.as_ref().map(AsFd::as_fd));
@@ -246,6 +253,9 @@ impl<'a> Master<'a> {
                 }
                 Meaning::Wish(event, name) => {
                     log::info!("signal received signal={name}");
+                    if event == Event::Reload {
+                        self.around.notifier.reloading();
+                    }
                     self.learnt.push(event);
                 }
                 Meaning::ReopenLogs => {
@@ -266,6 +276,19 @@ impl<'a> Master<'a> {
         // The board before the dead: a worker that was ready and died at once was ready.
         self.crew.look_at_board(&mut self.learnt);
         self.crew.reap(&mut self.learnt);
+        let is_first = |event: &Event| matches!(event, Event::Ready(_));
+        if !self.around.notifier.is_ready() && self.learnt.iter().any(is_first) {
+            self.around.notifier.ready();
+        }
+    }
+
+    fn tell_systemd(&mut self, now: Instant) {
+        let status = Status {
+            serving: self.crew.serving(),
+            wanted: self.arbiter.wanted(),
+            generation: self.current.0,
+        };
+        self.around.notifier.tend(status, now);
     }
 
     fn carry_out(&mut self, order: Order) {
@@ -292,7 +315,10 @@ impl<'a> Master<'a> {
                 self.queues.leave(slot);
                 self.crew.end(slot, Signal::SIGKILL, words::limit(why));
             }
-            Order::Reread => self.reread(),
+            Order::Reread => {
+                self.around.notifier.rereading();
+                self.reread();
+            }
             Order::Adopt(generation) => self.adopt(generation),
             Order::Reject(_, rejection) => {
                 self.trial = None;
@@ -306,6 +332,7 @@ impl<'a> Master<'a> {
             Order::HandOver => self.hand_over(),
             Order::CloseListeners => {
                 log::info!("stopping");
+                self.around.notifier.stopping();
                 self.queues.stop();
                 self.close_sockets();
             }
@@ -320,7 +347,10 @@ impl<'a> Master<'a> {
     /// What goes with a notice besides its line in the log.
     fn heed(&mut self, notice: Notice) {
         match notice {
-            Notice::ReloadDone(_) => self.leaving.clear(),
+            Notice::ReloadDone(_) => {
+                self.leaving.clear();
+                self.around.notifier.reloaded();
+            }
             Notice::Staffed => {
                 if let Some(predecessor) = &mut self.around.predecessor {
                     predecessor.tell_ready();
@@ -342,14 +372,15 @@ impl<'a> Master<'a> {
             | Notice::UpgradeIgnored
             | Notice::ReloadPutOff
             | Notice::RestIgnored
-            | Notice::Resting
-            | Notice::Rested => {}
+            | Notice::Resting => {}
+            // It was asked for by HUP, which systemd takes for a reload.
+            Notice::Rested => self.around.notifier.reloaded(),
         }
     }
 
     fn start_successor(&mut self) {
         let sockets: Vec<_> = self.current.1.sockets.handed().chain(self.queues.handed()).collect();
-        let started = upgrade::start(&self.around.start, &sockets);
+        let started = upgrade::start(&self.around.start, &sockets, self.around.notifier.variables());
         let program = self.around.start.program().display();
         match started {
             Ok((pid, successor)) => {
@@ -370,6 +401,7 @@ impl<'a> Master<'a> {
         if let Some(pidfile) = self.around.pidfile.take() {
             pidfile.leave();
         }
+        self.around.notifier.hand_over(self.crew.pid(Role::Successor));
         if let Some(mut successor) = self.around.successor.take() {
             successor.tell();
         }
@@ -379,6 +411,7 @@ impl<'a> Master<'a> {
     /// The new master's part.
     fn take_over(&mut self) {
         self.around.predecessor = None;
+        self.around.notifier.take_over();
         self.sockets().for_each(Sockets::own_files);
         let path = self.settings().pidfile.clone();
         if let (Some(pidfile), Some(path)) = (&mut self.around.pidfile, path)
@@ -456,6 +489,7 @@ impl<'a> Master<'a> {
             self.sockets().for_each(Sockets::keep_files);
             self.close_sockets();
             self.queues.clear();
+            self.around.notifier = Notifier::mute();
             process::close_all(&self.around.foreign);
             process::set_comm(&self.settings().proc_name, role);
             logging::sign_as(role);
@@ -500,8 +534,9 @@ impl<'a> Master<'a> {
         self.learnt.push(Event::Reread(policy));
     }
 
-    fn refuse_reload(&self, reason: &str) {
+    fn refuse_reload(&mut self, reason: &str) {
         log::error!("reload refused reason={reason}");
+        self.around.notifier.reloaded();
         self.board.keep_reload(&format!("reload refused reason={reason}"));
     }
 

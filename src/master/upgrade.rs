@@ -68,11 +68,15 @@ pub(super) enum Kind {
     Passed(String),
 }
 
-/// Starts the successor. Its descriptors are these sockets and its end of the link, and no other.
+/// Starts the successor, with these variables besides. Its descriptors are these sockets and its end of the link, and no other.
 ///
 /// # Errors
 /// When there is no such program, or the system has nothing to start it with.
-pub(super) fn start(start: &Start, sockets: &[(BorrowedFd<'_>, Kind)]) -> io::Result<(Pid, Successor)> {
+pub(super) fn start(
+    start: &Start,
+    sockets: &[(BorrowedFd<'_>, Kind)],
+    variables: Vec<(&'static str, String)>,
+) -> io::Result<(Pid, Successor)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut lines = vec![VERSION.to_owned(), format!("master {}", std::process::id())];
@@ -87,6 +91,7 @@ pub(super) fn start(start: &Start, sockets: &[(BorrowedFd<'_>, Kind)]) -> io::Re
     }
     let mut command = Command::new(&start.program);
     command.args(&start.arguments).current_dir(&start.folder).env(VARIABLE, lines.join("\n"));
+    command.envs(variables);
     let mut keep: Vec<RawFd> = sockets.iter().map(|(fd, _)| fd.as_raw_fd()).collect();
     keep.push(theirs.as_raw_fd());
     let pid = process::spawn_with(command, keep)?;

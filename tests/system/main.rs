@@ -30,5 +30,6 @@ mod shop;
 mod signals;
 mod spread;
 mod stop;
+mod systemd;
 mod timeouts;
 mod upgrade;
