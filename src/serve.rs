@@ -3,7 +3,7 @@
 use crate::app::database::setup::{Outcome, set_up};
 use crate::app::{self, Body, Worker};
 use crate::config::{AppKind, Mode, Settings, Source, Stop};
-use crate::master::{self, Accounts, Failure, Inherited, Roles, Setup, Start};
+use crate::master::{self, Accounts, Failure, Inherited, Roles, Setup, Start, Starter};
 use crate::worker::{self, BoxError};
 use crate::{config, logging};
 use bytes::Bytes;
@@ -113,11 +113,51 @@ where
 
 fn start<F, S, B>(
     source: &Source,
+    settings: Settings,
+    accounts: Accounts,
+    (mut inherited, started): (Inherited, Start),
+    app: &F,
+) -> ExitCode
+where
+    F: Fn(Worker) -> S,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let mut starter = Starter::default();
+    // A successor is in the background already, and its predecessor knows it by its pid.
+    if settings.daemon && !inherited.is_successor() {
+        settings.warnings().iter().for_each(|warning| eprintln!("ferricorn: {warning}"));
+        match master::daemonize(&mut inherited) {
+            Ok(waiting) => starter = waiting,
+            Err(error) => {
+                eprintln!("ferricorn: could not become a daemon: {error}");
+                return ExitCode::from(FAILED);
+            }
+        }
+    }
+    match master_and_workers(source, settings, accounts, (inherited, started), app) {
+        Ok(()) => {
+            starter.report(FAILED, "stopped before it was ready");
+            ExitCode::SUCCESS
+        }
+        Err((code, message)) => {
+            starter.report(code, &message);
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The error is the exit code and a message, which has been told where this process tells things.
+fn master_and_workers<F, S, B>(
+    source: &Source,
     mut settings: Settings,
     accounts: Accounts,
     (inherited, started): (Inherited, Start),
     app: &F,
-) -> ExitCode
+) -> Result<(), (u8, String)>
 where
     F: Fn(Worker) -> S,
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
@@ -130,7 +170,9 @@ where
         umask(stat::Mode::from_bits_truncate(mask));
     }
     if let Err(error) = logging::open(&settings.errorlog, settings.loglevel, accounts.log_owner()) {
-        return refuse(&format!("errorlog: {error}"));
+        let message = format!("errorlog: {error}");
+        refuse(&message);
+        return Err((SETTINGS, message));
     }
     fit(&mut settings);
     let roles = Roles {
@@ -165,19 +207,17 @@ where
             }
         },
     };
-    match master::run(settings, accounts, inherited, started, &roles) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            log::error!("{failure}");
-            ExitCode::from(match failure {
-                Failure::Bind { .. }
-                | Failure::Adopt { .. }
-                | Failure::Pidfile { .. }
-                | Failure::System { .. } => FAILED,
-                Failure::NeverReady | Failure::SetupWrong => NEVER_READY,
-            })
-        }
-    }
+    master::run(settings, accounts, inherited, started, &roles).map_err(|failure| {
+        log::error!("{failure}");
+        let code = match failure {
+            Failure::Bind { .. }
+            | Failure::Adopt { .. }
+            | Failure::Pidfile { .. }
+            | Failure::System { .. } => FAILED,
+            Failure::NeverReady | Failure::SetupWrong => NEVER_READY,
+        };
+        (code, failure.to_string())
+    })
 }
 
 /// Reads the settings and checks what only the app can judge.

@@ -59,6 +59,7 @@ pub struct Settings {
     pub limit_request_field_size: usize,
     pub limit_request_body: u64,
     pub pidfile: Option<PathBuf>,
+    pub daemon: bool,
     pub chdir: Option<PathBuf>,
     pub umask: Option<u32>,
     /// By name or number, as all accounts here.
@@ -248,6 +249,7 @@ impl Settings {
             limit_request_field_size: 0,
             limit_request_body: 0,
             pidfile: None,
+            daemon: false,
             chdir: None,
             umask: None,
             user: None,
@@ -290,6 +292,10 @@ impl Settings {
         } else if self.database.pool_size > self.threads {
             let allowed = format!("at most threads, which is {}", self.threads);
             problems.push(self.problem("database.pool_size", &self.database.pool_size.to_string(), &allowed));
+        }
+        if self.daemon && self.errorlog == LogTarget::Standard {
+            let warning = "the error log goes to /dev/null: errorlog is the standard error, which a daemon has not; name a file";
+            self.warnings.push(warning.to_owned());
         }
         self.resolve_setup(problems);
         self.check_folders(problems);

@@ -405,6 +405,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         "A file that holds the master's process id while it runs, and its lock. Fixed at start."
     ),
     row!(
+        "daemon",
+        Some('D'),
+        ["daemon"],
+        "false",
+        v::switch,
+        any,
+        [daemon],
+        v::show_number,
+        "true or false; the flag alone is true",
+        "Goes on in the background, the standard streams on /dev/null. The command returns when a worker serves, with 0, or when that failed, with the exit code and a message. Fixed at start."
+    ),
+    row!(
         "chdir",
         None,
         ["chdir"],

@@ -1,6 +1,7 @@
 //! What whoever started this process handed down to it: sockets, as systemd passes them (sd_listen_fds(3)), and
 //! what an old master hands over, and descriptors that have no meaning here. Not here: listening.
 
+use super::daemon::Starter;
 use super::process;
 use super::systemd::Notifier;
 use super::upgrade::Predecessor;
@@ -21,9 +22,15 @@ pub(crate) struct Inherited {
     /// Who handed this server over, if somebody did.
     pub(super) predecessor: Option<Predecessor>,
     pub(super) notifier: Notifier,
+    pub(super) starter: Starter,
 }
 
 impl Inherited {
+    /// Whether an old master has started this process in its place.
+    pub(crate) fn is_successor(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
     /// Takes the passed sockets and their variables, and sets everything to be closed on exec. Descriptors that `main`
     /// opened itself are not touched: they are close-on-exec already, and that tells them from inherited ones.
     ///
@@ -45,7 +52,7 @@ impl Inherited {
         }
         let predecessor = Predecessor::take(&mut foreign)?;
         let notifier = Notifier::from_env(predecessor.is_some());
-        Ok(Inherited { passed, foreign, predecessor, notifier })
+        Ok(Inherited { passed, foreign, predecessor, notifier, starter: Starter::default() })
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod arbiter;
 mod crew;
+mod daemon;
 mod ears;
 mod group;
 mod inherited;
@@ -18,6 +19,7 @@ mod upgrade;
 mod words;
 
 pub(crate) use arbiter::Setup;
+pub(crate) use daemon::{Starter, daemonize};
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::receive;
 pub(crate) use privileges::Accounts;
@@ -105,7 +107,7 @@ pub(crate) fn run(
     start: Start,
     roles: &Roles<'_>,
 ) -> Result<(), Failure> {
-    let Inherited { mut passed, foreign, mut predecessor, notifier } = inherited;
+    let Inherited { mut passed, foreign, mut predecessor, notifier, starter } = inherited;
     process::set_comm(&settings.proc_name, "master");
     logging::sign_as("master");
     let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
@@ -124,7 +126,8 @@ pub(crate) fn run(
     let pidfile = pidfile.transpose()?;
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
     let era = Era { settings, sockets };
-    let around = Surroundings { accounts, foreign, pidfile, start, predecessor, successor: None, notifier };
+    let around =
+        Surroundings { accounts, foreign, pidfile, start, predecessor, successor: None, notifier, starter };
     let ended = Master::new(era, queues, ears, roles, around)?.run();
     log::info!("stopped");
     ended
@@ -147,6 +150,7 @@ struct Surroundings {
     predecessor: Option<Predecessor>,
     successor: Option<Successor>,
     notifier: Notifier,
+    starter: Starter,
 }
 
 /// Beside an old master the file has another name, until the old one leaves.
@@ -279,6 +283,7 @@ impl<'a> Master<'a> {
         let is_first = |event: &Event| matches!(event, Event::Ready(_));
         if !self.around.notifier.is_ready() && self.learnt.iter().any(is_first) {
             self.around.notifier.ready();
+            self.around.starter.report(0, "");
         }
     }
 
@@ -490,6 +495,7 @@ impl<'a> Master<'a> {
             self.close_sockets();
             self.queues.clear();
             self.around.notifier = Notifier::mute();
+            self.around.starter.leave();
             process::close_all(&self.around.foreign);
             process::set_comm(&self.settings().proc_name, role);
             logging::sign_as(role);

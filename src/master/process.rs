@@ -68,8 +68,17 @@ pub(crate) fn spawn_with(mut command: Command, keep: Vec<RawFd>) -> io::Result<P
     Ok(Pid::from_raw(child.id() as i32))
 }
 
+/// Goes on in two processes, before there is a master: neither dies with the other.
+///
+/// # Errors
+/// As [`fork`].
+pub(crate) fn split() -> io::Result<ForkResult> {
+    // SAFETY: the process runs one thread yet, so the child finds every lock free and may run any code.
+    Ok(unsafe { nix::unistd::fork() }?)
+}
+
 /// Ends this process without running what the master left to be dropped or flushed.
-fn exit_now(code: i32) -> ! {
+pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) takes any number and never returns.
     unsafe { libc::_exit(code) }
 }

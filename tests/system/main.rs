@@ -11,6 +11,7 @@ mod support;
 mod app;
 mod arrows;
 mod crash;
+mod daemon;
 mod database;
 mod deadline;
 mod inherited;
