@@ -99,5 +99,7 @@ fn drive(server: &Server, on_client_core: &[&str], seconds: u64) -> u64 {
 
 fn one_spread(args: &str, coming: Coming) -> f64 {
     let server = Program::example("probe").workers(SPREAD_WORKERS).args(args).start();
+    // The last one that became ready may not have its connections yet.
+    drop(server.connections_to_all(SPREAD_WORKERS));
     variation(&shares(&server, SPREAD_CONNECTIONS, coming), SPREAD_WORKERS)
 }
