@@ -35,7 +35,7 @@ mod worker;
 pub use app::{
     Body, Cache, CacheStats, Database, Deadline, Error, Peer, Pool, PostgresSession, SqliteSession, Worker,
 };
-pub use serve::{run, run_stock};
+pub use serve::{App, run, run_stock};
 
 /// The examples of the documents are compiled with the tests.
 #[cfg(doctest)]

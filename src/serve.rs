@@ -3,13 +3,14 @@
 use crate::app::database::setup::{Outcome, set_up};
 use crate::app::{self, Body, Worker};
 use crate::config::{AppKind, Mode, Settings, Source, Stop};
-use crate::master::{self, Accounts, Failure, Inherited, Roles, Setup, Start, Starter};
+use crate::master::{self, Accounts, Failure, Inherited, Preload, Roles, Setup, Start, Starter};
 use crate::worker::{self, BoxError};
 use crate::{config, logging};
 use bytes::Bytes;
 use http::{Request, Response};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{self, umask};
+use std::cell::Cell;
 use std::process::ExitCode;
 use tower::Service;
 
@@ -47,15 +48,79 @@ where
         + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    serve(AppKind::Own, app)
+    serve(AppKind::Own, None, app)
+}
+
+/// An app whose workers share what was loaded before they were forked.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+/// use std::process::ExitCode;
+///
+/// struct Model(Vec<f32>);
+///
+/// fn main() -> ExitCode {
+///     ferricorn::App::preload(|_settings| Ok::<_, std::io::Error>(Model(vec![0.5; 50_000_000]))).run(
+///         |_worker, model: &'static Model| {
+///             Router::new().route("/", get(move || async move { format!("{}\n", model.0[0]) }))
+///         },
+///     )
+/// }
+/// ```
+pub struct App<L> {
+    load: L,
+}
+
+impl<L> App<L> {
+    /// Runs `load` once for each generation of workers, at start and at each reload, in a process of its own, from which
+    /// then all workers of the generation are forked: they have one copy of it in memory, as long as they do not write to it.
+    /// It gets the settings of its generation, and runs as the workers' user.
+    ///
+    /// It may not leave threads behind, nor a runtime, nor an open database: these are lost or harmful in a fork. They belong
+    /// into the app, which each worker builds for itself. `boot_timeout` covers it together with the start of the first worker.
+    ///
+    /// # Errors
+    /// Where `load` fails, panics or leaves threads behind, a reload is refused, and a start is tried again with back-off and
+    /// given up as for a worker that cannot start.
+    pub fn preload<T, E>(load: L) -> App<L>
+    where
+        L: Fn(&Settings) -> Result<T, E>,
+        E: Into<BoxError>,
+    {
+        App { load }
+    }
+
+    /// Like [`run`]; the app gets what was loaded, which is never dropped.
+    pub fn run<T, E, F, S, B>(self, app: F) -> ExitCode
+    where
+        L: Fn(&Settings) -> Result<T, E>,
+        T: 'static,
+        E: Into<BoxError>,
+        F: Fn(Worker, &'static T) -> S,
+        S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+            + Clone
+            + Send
+            + 'static,
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let loaded: Cell<Option<&'static T>> = Cell::new(None);
+        let load = |settings: &Settings| {
+            let value = (self.load)(settings).map_err(|error| error.into().to_string())?;
+            loaded.set(Some(Box::leak(Box::new(value))));
+            Ok(())
+        };
+        serve(AppKind::Own, Some(&load), |worker| {
+            app(worker, loaded.get().expect("workers are forked after it was loaded"))
+        })
+    }
 }
 
 /// Runs the stock app: what the `[[route]]` tables of the config file declare, or a welcome page.
 pub fn run_stock() -> ExitCode {
-    serve(AppKind::Stock, |worker| app::routes::build(&worker))
+    serve(AppKind::Stock, None, |worker| app::routes::build(&worker))
 }
 
-fn serve<F, S, B>(kind: AppKind, app: F) -> ExitCode
+fn serve<F, S, B>(kind: AppKind, preload: Option<Preload<'_>>, app: F) -> ExitCode
 where
     F: Fn(Worker) -> S,
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
@@ -106,7 +171,7 @@ where
             println!("the settings are valid");
         }
         Mode::PrintConfig => print!("{}", settings.print()),
-        Mode::Serve => return start(&source, settings, accounts, (inherited, started), &app),
+        Mode::Serve => return start(&source, settings, accounts, (inherited, started), (preload, &app)),
     }
     ExitCode::SUCCESS
 }
@@ -116,7 +181,7 @@ fn start<F, S, B>(
     settings: Settings,
     accounts: Accounts,
     (mut inherited, started): (Inherited, Start),
-    app: &F,
+    app: (Option<Preload<'_>>, &F),
 ) -> ExitCode
 where
     F: Fn(Worker) -> S,
@@ -156,7 +221,7 @@ fn master_and_workers<F, S, B>(
     mut settings: Settings,
     accounts: Accounts,
     (inherited, started): (Inherited, Start),
-    app: &F,
+    (preload, app): (Option<Preload<'_>>, &F),
 ) -> Result<(), (u8, String)>
 where
     F: Fn(Worker) -> S,
@@ -181,6 +246,7 @@ where
             fit(&mut settings);
             Ok(settings)
         },
+        preload,
         work: &|post| {
             let master::Post { slot, settings, board, listeners, offers, bell } = post;
             // On trial, a worker logs where its own settings say, and the master still where the old ones say.

@@ -62,6 +62,14 @@ pub(crate) fn reopen() {
     }
 }
 
+/// For a child that runs code of the app: from now on a panic is a line in the log, with its place.
+pub(crate) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        log::error!("panicked at={place} message=\"{}\"", panic.payload_as_str().unwrap_or("(no text)"));
+    }));
+}
+
 impl Logger {
     /// A panic while a line was written leaves nothing half-changed that matters.
     fn state(&self) -> MutexGuard<'_, State> {

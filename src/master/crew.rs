@@ -1,6 +1,6 @@
 //! The children that live, by pid and by role; the only place that knows both. Not here: decisions.
 
-use super::arbiter::{Event, Setup, SlotId};
+use super::arbiter::{Event, Generation, Setup, SlotId};
 use super::obituary::{Coroner, End};
 use super::process::{self, Cause};
 use crate::scoreboard::{Phase, Seat};
@@ -16,6 +16,8 @@ pub(super) enum Role {
     Setup,
     /// The master that an upgrade has started.
     Successor,
+    /// What a generation's workers are forked from.
+    Nursery(Generation),
 }
 
 struct Member {
@@ -34,11 +36,13 @@ struct Member {
 pub(super) struct Crew {
     members: Vec<Member>,
     coroner: Coroner,
+    /// Nurseries that ended since this was last taken.
+    pub(super) lost_nurseries: Vec<Generation>,
 }
 
 impl Crew {
     pub(super) fn new(coroner: Coroner) -> Crew {
-        Crew { members: Vec::new(), coroner }
+        Crew { members: Vec::new(), coroner, lost_nurseries: Vec::new() }
     }
 
     pub(super) fn add(&mut self, role: Role, pid: Pid, since: Instant) {
@@ -89,6 +93,15 @@ impl Crew {
 
     pub(super) fn pid(&self, role: Role) -> Option<Pid> {
         self.members.iter().find(|member| member.role == role).map(|member| member.pid)
+    }
+
+    /// The nursery is not needed any more.
+    pub(super) fn dismiss_nursery(&mut self, generation: Generation) {
+        let role = Role::Nursery(generation);
+        if let Some(member) = self.members.iter_mut().find(|member| member.role == role) {
+            member.quiet = true;
+        }
+        self.send(role, Signal::SIGKILL);
     }
 
     pub(super) fn send_to_workers(&self, signal: Signal) {
@@ -159,6 +172,14 @@ impl Crew {
                 Role::Successor => {
                     log::warn!("new master exited pid={pid} cause=\"{cause}\"");
                     Event::SuccessorGone
+                }
+                Role::Nursery(generation) => {
+                    log::log!(
+                        if member.quiet { log::Level::Debug } else { log::Level::Warn },
+                        "nursery exited generation={generation} pid={pid} cause=\"{cause}\""
+                    );
+                    self.lost_nurseries.push(generation);
+                    continue;
                 }
             });
         }

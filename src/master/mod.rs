@@ -2,12 +2,14 @@
 //! arbiter orders, and waits. One thread; no HTTP, no app. Not here: decisions.
 
 mod arbiter;
+mod births;
 mod crew;
 mod daemon;
 mod ears;
 mod group;
 mod inherited;
 mod listener;
+mod nursery;
 mod obituary;
 mod pidfile;
 mod privileges;
@@ -29,11 +31,12 @@ pub(crate) use upgrade::Start;
 use crate::config::{Bind, Settings, Upgrade};
 use crate::logging;
 use crate::scoreboard::Board;
-use arbiter::{Arbiter, Ending, Event, Generation, Notice, Order, Policy, SlotId};
+use arbiter::{Arbiter, Ending, Event, Generation, Notice, Order, Policy};
 use crew::{Crew, Role};
 use ears::{Ears, Meaning};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use nursery::Nursery;
 use obituary::Coroner;
 use pidfile::Pidfile;
 use queues::Queues;
@@ -50,10 +53,15 @@ use upgrade::{Handed, Predecessor, Successor};
 /// The exit code of a child that could not become who it should.
 const STILL_PRIVILEGED: i32 = 77; // EX_NOPERM, sysexits.h
 
+/// Loads what workers share; the error is the whole message.
+pub(crate) type Preload<'a> = &'a dyn Fn(&Settings) -> Result<(), String>;
+
 /// What the master has others do. It runs `work` and `set_up` only in children.
 pub(crate) struct Roles<'a> {
     /// Reads the settings again; the error is the whole message.
     pub(crate) reload: &'a dyn Fn() -> Result<Settings, String>,
+    /// In a process of its own.
+    pub(crate) preload: Option<Preload<'a>>,
     /// A worker's life; returns its exit code.
     pub(crate) work: &'a dyn Fn(Post) -> i32,
     /// One try at the database's setup script.
@@ -125,7 +133,7 @@ pub(crate) fn run(
     let pidfile = settings.pidfile.as_deref().map(|path| write_pidfile(path, predecessor.is_some()));
     let pidfile = pidfile.transpose()?;
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
-    let era = Era { settings, sockets };
+    let era = Era { settings, sockets, nursery: None };
     let around =
         Surroundings { accounts, foreign, pidfile, start, predecessor, successor: None, notifier, starter };
     let ended = Master::new(era, queues, ears, roles, around)?.run();
@@ -137,6 +145,8 @@ pub(crate) fn run(
 struct Era {
     settings: Settings,
     sockets: Sockets,
+    /// With a preload, from its first worker on.
+    nursery: Option<Nursery>,
 }
 
 /// What the master has to do with besides its workers.
@@ -192,6 +202,10 @@ impl<'a> Master<'a> {
         let seats = 2 * settings.max_workers;
         let board =
             Board::new(seats).map_err(|error| Failure::System { doing: "map the scoreboard", error })?;
+        if roles.preload.is_some() {
+            process::adopt_orphans()
+                .map_err(|error| Failure::System { doing: "become a subreaper", error: error.into() })?;
+        }
         let has_setup = settings.database.setup.is_some();
         let arbiter = Arbiter::new(policy(settings), settings.max_workers, seats, has_setup, Instant::now());
         Ok(Master {
@@ -240,6 +254,7 @@ impl<'a> Master<'a> {
                 let mut others = self.queues.unserved(now);
                 others.extend(self.around.predecessor.as_ref().map(AsFd::as_fd));
                 others.extend(self.around.successor.as_ref().map(AsFd::as_fd));
+                others.extend(self.eras().filter_map(|era| era.nursery.as_ref()).map(AsFd::as_fd));
                 self.ears.wait(deadlines.into_iter().flatten().min(), others);
             }
         }
@@ -279,7 +294,9 @@ impl<'a> Master<'a> {
         }
         // The board before the dead: a worker that was ready and died at once was ready.
         self.crew.look_at_board(&mut self.learnt);
+        self.hear_nurseries();
         self.crew.reap(&mut self.learnt);
+        self.bury_nurseries();
         let is_first = |event: &Event| matches!(event, Event::Ready(_));
         if !self.around.notifier.is_ready() && self.learnt.iter().any(is_first) {
             self.around.notifier.ready();
@@ -304,10 +321,12 @@ impl<'a> Master<'a> {
             Order::Drain { slot, why } => {
                 log::info!("worker told to drain slot={slot} why={why}");
                 self.queues.leave(slot);
+                self.forget_unborn(slot);
                 self.crew.send(Role::Worker(slot), Signal::SIGTERM);
             }
             Order::Quit(slot) => {
                 self.queues.leave(slot);
+                self.forget_unborn(slot);
                 self.crew.send(Role::Worker(slot), Signal::SIGQUIT);
             }
             Order::Abort { slot, silent } => {
@@ -318,6 +337,7 @@ impl<'a> Master<'a> {
             Order::Kill { slot, why } => {
                 log::warn!("worker killed slot={slot} overdue={why} sent=SIGKILL");
                 self.queues.leave(slot);
+                self.forget_unborn(slot);
                 self.crew.end(slot, Signal::SIGKILL, words::limit(why));
             }
             Order::Reread => {
@@ -326,7 +346,9 @@ impl<'a> Master<'a> {
             }
             Order::Adopt(generation) => self.adopt(generation),
             Order::Reject(_, rejection) => {
-                self.trial = None;
+                if let Some(era) = self.trial.take() {
+                    self.close_nursery(era.nursery);
+                }
                 self.refuse_reload(&rejection.to_string());
             }
             Order::StartSuccessor => self.start_successor(),
@@ -340,6 +362,8 @@ impl<'a> Master<'a> {
                 self.around.notifier.stopping();
                 self.queues.stop();
                 self.close_sockets();
+                let nursery = self.current.1.nursery.take();
+                self.close_nursery(nursery);
             }
             Order::Say(notice) => {
                 words::say(notice);
@@ -427,40 +451,6 @@ impl<'a> Master<'a> {
         log::info!("upgrade done pid={}", std::process::id());
     }
 
-    /// The generation's own, also while it is on trial.
-    fn era(&self, generation: Generation) -> &Era {
-        let (current, serving) = &self.current;
-        self.trial.as_ref().filter(|_| generation > *current).unwrap_or(serving)
-    }
-
-    fn spawn(&mut self, slot: SlotId, generation: Generation, quiet: bool) {
-        // Somebody may be about to rotate them.
-        self.make_logs(&self.era(generation).settings);
-        let seat = self.board.take_seat(slot);
-        let since = Instant::now();
-        match self.fork_worker(slot, generation) {
-            Ok(pid) => {
-                let level = if quiet { log::Level::Debug } else { log::Level::Info };
-                log::log!(level, "worker spawned slot={slot} pid={pid} generation={generation}");
-                self.crew.add_worker(slot, pid, since, seat, quiet);
-            }
-            Err(error) => {
-                log::error!("worker could not be forked slot={slot} error=\"{error}\"");
-                self.learnt.push(Event::SpawnFailed(slot));
-            }
-        }
-    }
-
-    fn fork_worker(&mut self, slot: SlotId, generation: Generation) -> io::Result<Pid> {
-        let Era { settings, sockets } = self.era(generation);
-        let (settings, mut listeners) = (settings.clone(), sockets.share()?);
-        listeners.extend(self.queues.assign(slot, generation, self.arbiter.wanted())?);
-        let (offers, bell) = (self.queues.workers_end()?, self.ears.workers_bell()?);
-        let post = Post { slot, settings, board: self.board, listeners, offers, bell };
-        let name = format!("w{slot}");
-        self.fork(&name, |roles| (roles.work)(post))
-    }
-
     /// The database's script, in a process of its own: the master never waits for a server.
     fn start_setup(&mut self) {
         let settings = self.settings().clone();
@@ -493,6 +483,8 @@ impl<'a> Master<'a> {
             self.around.successor = None;
             self.sockets().for_each(Sockets::keep_files);
             self.close_sockets();
+            self.current.1.nursery = None;
+            self.trial = None;
             self.queues.clear();
             self.around.notifier = Notifier::mute();
             self.around.starter.leave();
@@ -510,10 +502,13 @@ impl<'a> Master<'a> {
         })
     }
 
+    fn eras(&self) -> impl Iterator<Item = &Era> {
+        self.trial.iter().chain([&self.current.1])
+    }
+
     /// Of all generations.
     fn sockets(&self) -> impl Iterator<Item = &Sockets> {
-        let eras = self.trial.iter().chain([&self.current.1]);
-        eras.map(|era| &era.sockets).chain(&self.leaving)
+        self.eras().map(|era| &era.sockets).chain(&self.leaving)
     }
 
     fn close_sockets(&mut self) {
@@ -554,7 +549,7 @@ impl<'a> Master<'a> {
         let sockets = self.current.1.sockets.succeed(&settings, self.around.accounts.socket);
         let sockets = sockets.map_err(|(bind, error)| Failure::Bind { bind, error }.to_string())?;
         words::say_changes(&changes);
-        Ok(Era { settings, sockets })
+        Ok(Era { settings, sockets, nursery: None })
     }
 
     fn adopt(&mut self, generation: Generation) {
@@ -571,6 +566,7 @@ impl<'a> Master<'a> {
         }
         let (_, before) = mem::replace(&mut self.current, (generation, era));
         self.leaving.push(before.sockets);
+        self.close_nursery(before.nursery);
         log::info!("reload adopted generation={generation}");
         self.board.keep_reload(&format!("reload adopted generation={generation}"));
     }

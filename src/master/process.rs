@@ -5,10 +5,11 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 use std::ffi::CString;
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +47,55 @@ pub(crate) fn fork(work: impl FnOnce() -> i32) -> io::Result<Pid> {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => unreachable!("the child has exited above"),
     }
+}
+
+/// From a child of `parent`: forks a sibling, which does `work` and exits with what it returns; it is killed when `parent`
+/// dies. It is forked by a process that ends at once, and so goes to `parent`, which must be a subreaper.
+///
+/// # Errors
+/// When the kernel has no process, memory or descriptor to give.
+pub(crate) fn fork_for(parent: Pid, work: impl FnOnce() -> i32) -> io::Result<()> {
+    let mut pipe = Some(io::pipe()?);
+    let between = fork(|| {
+        // SAFETY: this process has one thread, as its parent has.
+        match unsafe { nix::unistd::fork() } {
+            Ok(ForkResult::Child) => {
+                let Some((mut wait, go)) = pipe.take() else { return 0 };
+                drop(go);
+                // It ends when our copy is the last: the process between has gone, and we are its parent's child.
+                let _ = wait.read(&mut [0]);
+                drop(wait);
+                match die_with(parent) {
+                    Ok(()) => work(),
+                    Err(_) => 0,
+                }
+            }
+            Ok(ForkResult::Parent { .. }) => 0,
+            Err(error) => error as i32,
+        }
+    })?;
+    match waitpid(between, None)? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, error) => Err(io::Error::from_raw_os_error(error)),
+        _ => Err(ErrorKind::Other.into()),
+    }
+}
+
+/// Makes orphaned descendants this process's children (PR_SET_CHILD_SUBREAPER, prctl(2)).
+pub(crate) fn adopt_orphans() -> nix::Result<()> {
+    prctl::set_child_subreaper(true)
+}
+
+/// Whether it is our child, and has not been reaped.
+pub(crate) fn is_child(pid: Pid) -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(pid), look).is_ok()
+}
+
+/// How many threads run besides this one; `None` where it is alone.
+pub(crate) fn more_threads() -> Option<usize> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    (threads > 1).then(|| threads - 1)
 }
 
 /// Starts another program, which goes on when this process dies. Of our descriptors it gets the standard ones and `keep`,
@@ -177,9 +227,9 @@ pub(crate) fn close_on_exec(fd: RawFd) {
     unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 
-/// Makes an inherited descriptor ours. Nobody else in this process may hold it.
+/// Makes a descriptor ours that came through an exec or in a message. Nobody else in this process may hold it.
 pub(crate) fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: it came through an exec, so that nothing in this program owns it yet; the caller takes each once.
+    // SAFETY: nothing in this program owns it yet; the caller takes each once.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

@@ -125,7 +125,7 @@ where
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let result = runtime.and_then(|runtime| {
-        log_panics();
+        logging::log_panics();
         let worker = Worker::new(post.slot, Arc::new(post.settings.clone()), post.board);
         runtime.block_on(live(post, worker.clone(), app, unblock))?;
         worker.shut_down();
@@ -234,14 +234,6 @@ fn reopen(floor: &Floor) {
     if let Some(access_log) = &floor.access_log {
         access_log.reopen();
     }
-}
-
-/// A panic is a line in the log, with its place; what was asked of the panicked code is answered with 500.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        log::error!("panicked at={place} message=\"{}\"", panic.payload_as_str().unwrap_or("(no text)"));
-    }));
 }
 
 /// Spreads the successions of workers that started together. Zero stays zero: never.

@@ -1,8 +1,11 @@
 //! A service with faults that no example should have. `MISUSE=tokio` calls `ferricorn::run` inside a runtime
 //! and `MISUSE=thread` beside a second thread, which it must refuse; a file `die` in the working directory
-//! makes a worker panic at its start, a file `hang` makes it never ready. Not here: the tests.
+//! makes a worker panic at its start, a file `hang` makes it never ready. `MISUSE=preload` does such things before there is
+//! a worker. Not here: the tests.
 
-use axum::Router;
+use axum::extract::Query;
+use axum::{Router, routing::get};
+use serde::Deserialize;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -17,8 +20,38 @@ fn main() -> ExitCode {
             thread::spawn(thread::park);
             serve()
         }
+        Ok("preload") => preload(),
         Ok(_) | Err(_) => serve(),
     }
+}
+
+/// What the files in the working directory say: a `thread` to leave behind, a reason to `panic` or to `hang`, and the
+/// `value`, which the worker tells with the process that loaded it.
+fn preload() -> ExitCode {
+    let load = |_settings: &_| {
+        if Path::new("thread").exists() {
+            thread::spawn(thread::park);
+        }
+        assert!(!Path::new("panic").exists(), "told to panic in the preload");
+        while Path::new("hang").exists() {
+            thread::park();
+        }
+        Ok::<_, std::io::Error>(format!("{} {}", std::fs::read_to_string("value")?, std::process::id()))
+    };
+    ferricorn::App::preload(load).run(|_worker, value: &'static String| {
+        Router::new()
+            .route("/echo", get(async |Query(Message { msg }): Query<Message>| sign(msg)))
+            .route("/", get(async || sign(value.clone())))
+    })
+}
+
+#[derive(Deserialize)]
+struct Message {
+    msg: String,
+}
+
+fn sign(text: String) -> ([(&'static str, String); 1], String) {
+    ([("x-worker-pid", std::process::id().to_string())], text)
 }
 
 fn serve() -> ExitCode {

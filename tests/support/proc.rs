@@ -68,6 +68,13 @@ pub fn cpu_time(pid: i32) -> Duration {
     Duration::from_nanos(threads.flatten().filter_map(|thread| nanoseconds(thread.path())).sum())
 }
 
+/// A field of /proc/PID/smaps_rollup, in KiB.
+pub fn memory_kib(pid: i32, field: &str) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find(|line| line.split(':').next() == Some(field)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or_default()
+}
+
 /// How many files the process holds open.
 pub fn open_files(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

@@ -20,6 +20,7 @@ mod main_job;
 mod obituary;
 mod options;
 mod place;
+mod preload;
 mod privileges;
 mod process;
 mod readme;
