@@ -536,9 +536,10 @@ impl<'a> Master<'a> {
     }
 
     fn refuse_reload(&mut self, reason: &str) {
+        // Whoever has read the log finds it on the board, too.
+        self.board.keep_reload(&format!("reload refused reason={reason}"));
         log::error!("reload refused reason={reason}");
         self.around.notifier.reloaded();
-        self.board.keep_reload(&format!("reload refused reason={reason}"));
     }
 
     /// Everything that can be refused at once: the file, and new addresses.
@@ -567,8 +568,8 @@ impl<'a> Master<'a> {
         let (_, before) = mem::replace(&mut self.current, (generation, era));
         self.leaving.push(before.sockets);
         self.close_nursery(before.nursery);
-        log::info!("reload adopted generation={generation}");
         self.board.keep_reload(&format!("reload adopted generation={generation}"));
+        log::info!("reload adopted generation={generation}");
     }
 }
 
