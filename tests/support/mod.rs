@@ -2,6 +2,7 @@
 //! accounts for every request, and what /proc tells. Not here: any claim about the server.
 
 pub mod cgroup;
+pub mod dice;
 pub mod http;
 pub mod load;
 pub mod postgres;
@@ -11,6 +12,7 @@ pub mod said;
 pub mod server;
 pub mod spread;
 
+pub use dice::Dice;
 pub use http::{Connection, Failure, Response, Target};
 pub use load::Load;
 pub use program::{Outcome, Program};

@@ -10,6 +10,7 @@ use std::time::Duration;
 struct Stat {
     state: char,
     parent: i32,
+    group: i32,
 }
 
 /// True while the process runs; a zombie does not.
@@ -40,6 +41,12 @@ pub fn zombies(parent: i32) -> Vec<i32> {
         .into_iter()
         .filter(|&pid| stat(pid).is_some_and(|stat| stat.parent == parent && stat.state == 'Z'))
         .collect()
+}
+
+/// Everybody in a process group: the living, and the zombies.
+pub fn group(leader: i32) -> (Vec<i32>, Vec<i32>) {
+    let members = all().into_iter().filter(|&pid| stat(pid).is_some_and(|stat| stat.group == leader));
+    members.partition(|&pid| is_alive(pid))
 }
 
 /// Everybody below `root`, without `root`.
@@ -118,5 +125,9 @@ fn stat(pid: i32) -> Option<Stat> {
     // The name is in parentheses and may itself hold spaces and parentheses.
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    Some(Stat { state: fields.first()?.chars().next()?, parent: fields.get(1)?.parse().ok()? })
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+    })
 }

@@ -28,6 +28,8 @@ pub enum Said {
     AtMinimum,
     /// The next start of a worker waits.
     BackOff,
+    /// The system had no process to give.
+    ForkFailed,
     /// A worker's event loop was silent for `timeout`.
     Silent,
     /// A request was not answered within `request_timeout`.
@@ -82,6 +84,7 @@ impl Said {
             Said::AtMaximum => "workers at maximum",
             Said::AtMinimum => "workers at minimum",
             Said::BackOff => "worker backed off",
+            Said::ForkFailed => "worker could not be forked",
             Said::Silent => "worker timed out",
             Said::Late => "request timed out",
             Said::Retiring => "worker asked for a successor",

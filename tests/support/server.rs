@@ -151,6 +151,20 @@ impl Server {
         self.successor = Some(pid);
     }
 
+    /// Every process of the server, its masters and those that nobody has waited for among them: the living, and the zombies.
+    pub fn everybody(&self) -> (Vec<i32>, Vec<i32>) {
+        proc::group(self.first_pid())
+    }
+
+    /// Follows all upgrades that are done by now, whether or not the old master has left.
+    pub fn follow_upgrades(&mut self) {
+        if let Some(done) = self.log().into_iter().rfind(|line| line.is(Said::UpgradeDone)) {
+            // Takes the first one in, once it has left.
+            self.status = self.status.or_else(|| self.child.try_wait().expect("our own child"));
+            self.successor = Some(done.number("pid"));
+        }
+    }
+
     /// The living children of the master.
     pub fn workers(&self) -> Vec<i32> {
         proc::children(self.pid())
@@ -167,6 +181,11 @@ impl Server {
     /// Sends a signal to the master.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).expect("the master is there");
+    }
+
+    /// Sends a signal to the master, if it is still there; true when it was.
+    pub fn try_signal(&self, signal: Signal) -> bool {
+        kill(Pid::from_raw(self.pid()), signal).is_ok()
     }
 
     /// Sends a signal to one process of the server.
