@@ -15,6 +15,10 @@ const MAX_TOLD: usize = 10;
 /// After a refused connection: a dead server must not cost a core.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(1);
 
+/// How clients can come: where the server listens, and whether they keep their connections.
+pub const WAYS: [(&str, bool); 4] =
+    [("127.0.0.1:0", true), ("127.0.0.1:0", false), ("unix:s.sock", true), ("unix:s.sock", false)];
+
 /// What is to be sent. It goes to `/echo?msg=TOKEN` of the probe, and the answer must be that token.
 pub struct Load {
     target: Target,
@@ -72,8 +76,13 @@ impl Load {
     }
 
     /// A new connection for every request, with `Connection: close`.
-    pub fn without_keep_alive(mut self) -> Load {
-        self.keep_alive = false;
+    pub fn without_keep_alive(self) -> Load {
+        self.keeping(false)
+    }
+
+    /// Kept connections, or one for every request.
+    pub fn keeping(mut self, keep_alive: bool) -> Load {
+        self.keep_alive = keep_alive;
         self
     }
 

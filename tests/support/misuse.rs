@@ -1,11 +1,11 @@
 //! A service with faults that no example should have. `MISUSE=tokio` calls `ferricorn::run` inside a runtime
 //! and `MISUSE=thread` beside a second thread, which it must refuse; a file `die` in the working directory
 //! makes a worker panic at its start, a file `hang` makes it never ready. `MISUSE=preload` does such things before there is
-//! a worker. Not here: the tests.
+//! a worker. `/echo?msg=` gives back what follows. Not here: the tests.
 
-use axum::extract::Query;
-use axum::{Router, routing::get};
-use serde::Deserialize;
+use axum::Router;
+use axum::extract::RawQuery;
+use axum::routing::get;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -39,15 +39,8 @@ fn preload() -> ExitCode {
         Ok::<_, std::io::Error>(format!("{} {}", std::fs::read_to_string("value")?, std::process::id()))
     };
     ferricorn::App::preload(load).run(|_worker, value: &'static String| {
-        Router::new()
-            .route("/echo", get(async |Query(Message { msg }): Query<Message>| sign(msg)))
-            .route("/", get(async || sign(value.clone())))
+        Router::new().route("/echo", get(echo)).route("/", get(async || sign(value.clone())))
     })
-}
-
-#[derive(Deserialize)]
-struct Message {
-    msg: String,
 }
 
 fn sign(text: String) -> ([(&'static str, String); 1], String) {
@@ -60,6 +53,10 @@ fn serve() -> ExitCode {
         while Path::new("hang").exists() {
             thread::park();
         }
-        Router::new()
+        Router::new().route("/echo", get(echo))
     })
+}
+
+async fn echo(RawQuery(query): RawQuery) -> String {
+    query.as_deref().and_then(|query| query.strip_prefix("msg=")).unwrap_or_default().to_owned()
 }

@@ -1,8 +1,9 @@
 //! Workers that die: what is lost, how fast they are back, and when the master waits or gives up.
 
+use crate::support::load::WAYS;
 use crate::support::server::End;
 use crate::support::{DEADLINE, Load, Program, Said, Server, alone, busy, eventually, proc, seconds};
-use nix::sys::signal::Signal::SIGKILL;
+use nix::sys::signal::Signal::{SIGABRT, SIGILL, SIGKILL, SIGTERM};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,38 @@ fn fifty_kills_lose_only_what_the_killed_worker_had_open() {
     assert!(delays[KILLS / 2] < BACK_WITHIN, "at the median: {delays:?}");
     assert!(delays[KILLS - 1] < busy(BACK_WITHIN), "at worst: {delays:?}");
     server.stop();
+}
+
+/// What becomes of a worker whose event loop is occupied, so that it has none of the load's connections, whichever way they
+/// come.
+#[test]
+fn a_crash_costs_none_of_20_000_requests_at_the_other_workers() {
+    const REQUESTS: u64 = 20_000;
+    let _alone = alone();
+    for (bind, keep_alive) in WAYS {
+        let mut server = Program::probe().bind(bind).workers(3).start();
+        let ends = [SIGKILL, SIGABRT, SIGILL, SIGTERM];
+        for (round, end) in (1..).zip(ends) {
+            let (victim, mut client) = server.connections_to_all(3).swap_remove(round % 3);
+            client.send("GET /spin?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+            let before = proc::cpu_time(victim);
+            eventually(DEADLINE, "it spins", || proc::cpu_time(victim) > before + Duration::from_millis(10));
+            let share = REQUESTS / ends.len() as u64;
+            let load = Load::on(server.target()).keeping(keep_alive).at_least(share).start();
+            load.wait_answered(share / 3);
+            // The last of them is asked to leave, and killed while it should.
+            server.signal_to(victim, end);
+            if end == SIGTERM {
+                load.wait_more(share / 3);
+                server.signal_to(victim, SIGKILL);
+            }
+            server.wait_about(Said::Exited, victim);
+            server.wait_count(Said::Ready, 3 + round);
+            load.wait_answered(share);
+            load.finish().assert_none_failed();
+        }
+        server.stop();
+    }
 }
 
 #[test]

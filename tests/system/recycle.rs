@@ -8,6 +8,7 @@ use std::time::Instant;
 
 const REQUESTS: u64 = 20_000;
 const WORKERS: usize = 2;
+const BY_REQUESTS: &str = "--max-requests 800 --max-requests-jitter 200";
 
 /// What must hold whenever workers follow one another.
 #[track_caller]
@@ -30,9 +31,9 @@ fn check_the_order(server: &Server) {
 }
 
 /// Sends `REQUESTS`, and more until `successions` workers were replaced.
-fn recycle(args: &str, successions: usize, kind: impl FnOnce(Load) -> Load) -> Report {
+fn recycle(program: Program, successions: usize, kind: impl FnOnce(Load) -> Load) -> Report {
     let _alone = alone();
-    let mut server = Program::probe().workers(WORKERS).args(args).start();
+    let mut server = program.workers(WORKERS).start();
     let load = kind(Load::on(server.target()).at_least(REQUESTS)).start();
     server.wait_count(Said::Ready, WORKERS + successions);
     load.wait_answered(REQUESTS);
@@ -47,17 +48,25 @@ fn recycle(args: &str, successions: usize, kind: impl FnOnce(Load) -> Load) -> R
 
 #[test]
 fn replacing_by_requests_loses_none_of_20_000_on_kept_connections() {
-    recycle("--max-requests 800 --max-requests-jitter 200", 15, |load| load);
+    recycle(Program::probe().args(BY_REQUESTS), 15, |load| load);
 }
 
 #[test]
 fn replacing_by_requests_loses_none_of_20_000_on_connections_of_their_own() {
-    recycle("--max-requests 800 --max-requests-jitter 200", 15, Load::without_keep_alive);
+    recycle(Program::probe().args(BY_REQUESTS), 15, Load::without_keep_alive);
+}
+
+#[test]
+fn replacing_by_requests_loses_none_of_20_000_over_a_unix_socket() {
+    for keep_alive in [true, false] {
+        let program = Program::probe().bind("unix:s.sock").args(BY_REQUESTS);
+        recycle(program, 15, |load| load.keeping(keep_alive));
+    }
 }
 
 #[test]
 fn replacing_by_age_loses_none_of_20_000() {
-    recycle("--max-worker-age 1s", 4, |load| load);
+    recycle(Program::probe().args("--max-worker-age 1s"), 4, |load| load);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! HUP: settings read again, the new generation ready before the old one drains, no request lost.
 
+use crate::support::load::WAYS;
 use crate::support::server::End;
 use crate::support::{Connection, DEADLINE, Failure, Load, Program, Said, Server, Target, alone, eventually};
 use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
@@ -12,27 +13,34 @@ const RELOADS: u64 = 10;
 
 #[test]
 fn ten_reloads_lose_none_of_20_000_requests_on_kept_connections() {
-    reload_under("", |load| load);
+    reload_under(Program::probe(), |load| load);
 }
 
 #[test]
 fn ten_reloads_lose_none_of_20_000_requests_on_connections_of_their_own() {
-    reload_under("", Load::without_keep_alive);
+    reload_under(Program::probe(), Load::without_keep_alive);
 }
 
 #[test]
 fn ten_reloads_with_queues_lose_none_of_20_000_requests_on_kept_connections() {
-    reload_under("--reuse-port", |load| load);
+    reload_under(Program::probe().args("--reuse-port"), |load| load);
 }
 
 #[test]
 fn ten_reloads_with_queues_lose_none_of_20_000_requests_on_connections_of_their_own() {
-    reload_under("--reuse-port", Load::without_keep_alive);
+    reload_under(Program::probe().args("--reuse-port"), Load::without_keep_alive);
 }
 
-fn reload_under(args: &str, kind: impl FnOnce(Load) -> Load) {
+#[test]
+fn ten_reloads_lose_none_of_20_000_requests_over_a_unix_socket() {
+    for keep_alive in [true, false] {
+        reload_under(Program::probe().bind("unix:s.sock"), |load| load.keeping(keep_alive));
+    }
+}
+
+fn reload_under(program: Program, kind: impl FnOnce(Load) -> Load) {
     let _alone = alone();
-    let mut server = Program::probe().workers(2).args(args).start();
+    let mut server = program.workers(2).start();
     let load = kind(Load::on(server.target())).at_least(REQUESTS).start();
     for done in 1..=RELOADS {
         server.signal(SIGHUP);
@@ -47,6 +55,33 @@ fn reload_under(args: &str, kind: impl FnOnce(Load) -> Load) {
     assert!(report.workers.len() > usize::try_from(RELOADS).unwrap(), "every generation answered: {report}");
     eventually(DEADLINE, "the old ones have left", || server.workers().len() == 2);
     server.stop();
+}
+
+#[test]
+fn refused_reloads_cost_none_of_20_000_requests() {
+    let _alone = alone();
+    let good = "workers = 2\nboot_timeout = '500ms'\n";
+    // (the file that makes it so, what is in it)
+    let refused = [("server.toml", "workers = 0\n"), ("server.toml", ""), ("die", ""), ("hang", "")];
+    for (bind, keep_alive) in WAYS {
+        let program = Program::example("misuse").bind(bind).config(good).expect_workers(2);
+        let mut server = program.start();
+        let old = server.workers();
+        let load = Load::on(server.target()).keeping(keep_alive).at_least(REQUESTS).start();
+        for (count, (file, text)) in refused.iter().enumerate() {
+            let file = server.dir().join(file);
+            fs::write(&file, text).unwrap();
+            server.signal(SIGHUP);
+            server.wait_count(Said::ReloadRefused, count + 1);
+            load.wait_more(REQUESTS / 10);
+            fs::remove_file(file).unwrap();
+            fs::write(server.dir().join("server.toml"), good).unwrap();
+        }
+        load.wait_answered(REQUESTS);
+        load.finish().assert_none_failed();
+        assert_eq!(server.workers(), old);
+        server.stop();
+    }
 }
 
 #[test]

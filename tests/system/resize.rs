@@ -9,27 +9,34 @@ const BURSTS: u64 = 10;
 
 #[test]
 fn twenty_changes_of_size_lose_none_of_20_000_requests_on_kept_connections() {
-    resize_under("", |load| load);
+    resize_under(Program::probe(), |load| load);
 }
 
 #[test]
 fn twenty_changes_of_size_lose_none_of_20_000_requests_on_connections_of_their_own() {
-    resize_under("", Load::without_keep_alive);
+    resize_under(Program::probe(), Load::without_keep_alive);
 }
 
 #[test]
 fn twenty_changes_of_size_with_queues_lose_none_of_20_000_requests_on_kept_connections() {
-    resize_under("--reuse-port", |load| load);
+    resize_under(Program::probe().args("--reuse-port"), |load| load);
 }
 
 #[test]
 fn twenty_changes_of_size_with_queues_lose_none_of_20_000_requests_on_connections_of_their_own() {
-    resize_under("--reuse-port", Load::without_keep_alive);
+    resize_under(Program::probe().args("--reuse-port"), Load::without_keep_alive);
 }
 
-fn resize_under(args: &str, kind: impl FnOnce(Load) -> Load) {
+#[test]
+fn twenty_changes_of_size_lose_none_of_20_000_requests_over_a_unix_socket() {
+    for keep_alive in [true, false] {
+        resize_under(Program::probe().bind("unix:s.sock"), |load| load.keeping(keep_alive));
+    }
+}
+
+fn resize_under(program: Program, kind: impl FnOnce(Load) -> Load) {
     let _alone = alone();
-    let mut server = Program::probe().workers(2).args(args).start();
+    let mut server = program.workers(2).start();
     let load = kind(Load::on(server.target())).at_least(REQUESTS).start();
     let (mut ready, mut exited) = (2, 0);
     for sent in 1..=SIGNALS {

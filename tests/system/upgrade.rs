@@ -1,5 +1,6 @@
 //! USR2: another binary takes the server over, and what it cannot take over goes on.
 
+use crate::support::load::WAYS;
 use crate::support::{
     Connection, DEADLINE, Load, Program, Said, Server, Target, alone, eventually, proc, seconds,
 };
@@ -18,6 +19,16 @@ fn upgrades_lose_none_of_20_000_requests_on_kept_connections() {
 #[test]
 fn upgrades_lose_none_of_20_000_requests_on_unix_connections_of_their_own() {
     upgrade_under(Program::probe().bind("unix:s.sock"), Load::without_keep_alive);
+}
+
+#[test]
+fn upgrades_lose_none_of_20_000_requests_on_kept_unix_connections() {
+    upgrade_under(Program::probe().bind("unix:s.sock"), |load| load);
+}
+
+#[test]
+fn upgrades_lose_none_of_20_000_requests_on_connections_of_their_own() {
+    upgrade_under(Program::probe(), Load::without_keep_alive);
 }
 
 #[test]
@@ -79,11 +90,17 @@ fn put(server: &Server, script: &str) {
 
 #[test]
 fn upgrades_that_fail_cost_none_of_20_000_requests() {
+    for (bind, keep_alive) in WAYS {
+        fail_to_upgrade_under(bind, keep_alive);
+    }
+}
+
+fn fail_to_upgrade_under(bind: &str, keep_alive: bool) {
     let _alone = alone();
-    let program = Program::replaceable().bind("unix:s.sock").workers(2).args("-p pid --boot-timeout 1s");
+    let program = Program::replaceable().bind(bind).workers(2).args("-p pid --boot-timeout 500ms");
     let mut server = program.start();
     let old = server.workers();
-    let load = Load::on(server.target()).without_keep_alive().at_least(REQUESTS).start();
+    let load = Load::on(server.target()).keeping(keep_alive).at_least(REQUESTS).start();
     let cases = [
         ("exit 3", "exit code 3"),
         ("kill -SEGV $$", "SIGSEGV"),
