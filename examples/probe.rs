@@ -203,7 +203,7 @@ async fn hold(Query(Hold { bytes, ms }): Query<Hold>) -> String {
 }
 
 /// What the server made of the request.
-async fn headers(request: Request) -> Json<Value> {
+async fn headers(peer: ferricorn::Peer, request: Request) -> Json<Value> {
     let fields: Vec<Value> = request
         .headers()
         .iter()
@@ -214,7 +214,7 @@ async fn headers(request: Request) -> Json<Value> {
         "target": request.uri().to_string(),
         "version": format!("{:?}", request.version()),
         "scheme": request.uri().scheme_str().unwrap_or("http"),
-        "peer": request.extensions().get::<ferricorn::Peer>().map(ToString::to_string),
+        "peer": peer.to_string(),
         "fields": fields,
     }))
 }

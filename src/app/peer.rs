@@ -1,15 +1,26 @@
 //! Who is on the other end of a connection. Not here: proxies and what their headers claim.
 
+use super::Error;
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 
-/// The other end of the connection that a request came over; found in the request's extensions.
+thread_local! {
+    /// Of the request whose future is polled now.
+    static CURRENT: Cell<Option<Peer>> = const { Cell::new(None) };
+}
+
+/// The other end of the connection that a request came over. A handler takes it as an argument; other code asks
+/// [`Peer::current`].
 ///
 /// ```
 /// use ferricorn::Peer;
 ///
-/// let request = http::Request::builder().extension(Peer::Unix).body(()).unwrap();
-/// assert_eq!(request.extensions().get::<Peer>().unwrap().to_string(), "unix");
+/// async fn greet(peer: Peer) -> String {
+///     format!("hello, {peer}")
+/// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
@@ -19,11 +30,57 @@ pub enum Peer {
     Unix,
 }
 
+impl Peer {
+    /// That of the request which this code works for; `None` outside of the app's service and its future, on handler threads
+    /// and in tasks of the app's own.
+    pub fn current() -> Option<Peer> {
+        CURRENT.get()
+    }
+
+    /// Does `work` for a request of this peer. Not by the request's extensions: they would cost each request three
+    /// allocations, whether anybody asks or not.
+    pub(crate) fn during<T>(self, work: impl FnOnce() -> T) -> T {
+        let before = CURRENT.replace(Some(self));
+        // A panic leaves it set, until the next request: nobody asks in between.
+        let done = work();
+        CURRENT.set(before);
+        done
+    }
+}
+
+/// One that stands in the request's extensions outranks the connection's: a layer may know better, and a test has none.
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Peer, Error> {
+        let peer = parts.extensions.get().copied().or_else(Peer::current);
+        peer.ok_or_else(|| Error::Other("the request came over no connection".into()))
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Tcp(addr) => addr.fmt(f),
             Peer::Unix => f.write_str("unix"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_extension_outranks_the_connection() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let extract = |parts: &mut Parts| runtime.block_on(Peer::from_request_parts(parts, &())).ok();
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        let connection = Peer::Tcp("127.0.0.1:9".parse().unwrap());
+        assert_eq!(extract(&mut parts), None);
+        assert_eq!(connection.during(|| extract(&mut parts)), Some(connection));
+        parts.extensions.insert(Peer::Unix);
+        assert_eq!(connection.during(|| extract(&mut parts)), Some(Peer::Unix));
+        assert_eq!(Peer::current(), None);
     }
 }

@@ -66,7 +66,6 @@ impl<'a, S, F> Answering<'a, S, F> {
                         Body::empty()
                     }
                 });
-                request.extensions_mut().insert(watched.peer);
                 limit = Limit::set(&mut request, floor.settings.request_timeout);
                 Step::Waiting { service, request: Some(request) }
             }
@@ -92,7 +91,9 @@ where
                 // The app's code knows, by thread-locals, for which request it works and until when.
                 let deadline = this.limit.as_ref().map(|limit| &limit.deadline);
                 let step = this.step.as_mut();
-                let ask = || Deadline::during(deadline, || in_flight.during(|| ask(step, cx)));
+                let peer = this.watched.peer;
+                let ask =
+                    || peer.during(|| Deadline::during(deadline, || in_flight.during(|| ask(step, cx))));
                 let asked = catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| failed());
                 if asked.is_pending() && this.limit.as_mut().is_some_and(|limit| limit.has_passed(cx)) {
                     // What the app was at ends here, and with it what it queued.
