@@ -51,6 +51,7 @@ fn app(worker: Worker) -> Router {
         .route("/pid", get(async || process::id().to_string()))
         .route("/env", get(env))
         .route("/cached", get(cached))
+        .route("/value", get(value).post(set_value))
         .route("/db", get(db))
         .route("/db/sleep", get(db_sleep))
         .route("/db/error", get(db_error))
@@ -236,6 +237,59 @@ async fn cached(State(probe): State<Probe>, Query(Key { key, ms }): Query<Key>) 
     };
     let number = probe.cache.get_or_load(key, load).await?;
     Ok(number.to_string())
+}
+
+/// Where the value is that all workers share: in the folder that the server runs in.
+const VALUE_FILE: &str = "value";
+const VALUE_KEY: &str = "value";
+const VALUE_TAG: &str = "values";
+
+/// The shared value, from this worker's cache.
+async fn value(State(probe): State<Probe>) -> Result<String, Error> {
+    let worker = probe.worker.clone();
+    let load = || async move {
+        let read = worker.blocking(|| std::fs::read_to_string(VALUE_FILE)).await?;
+        read.map_err(Error::other)?.parse().map_err(Error::other)
+    };
+    let value: u64 = probe.cache.tagged([VALUE_TAG]).get_or_load(VALUE_KEY.to_owned(), load).await?;
+    Ok(value.to_string())
+}
+
+#[derive(Deserialize)]
+struct Set {
+    set: u64,
+    by: By,
+}
+
+/// How the others are told.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum By {
+    Key,
+    Tag,
+    Clear,
+    /// Not at all: the worker dies between the change and the telling.
+    Death,
+}
+
+/// Changes the shared value. The telling belongs to the change, on the handler thread: this future may be dropped at any
+/// `await`, when the client goes away, and the change would be made all the same.
+async fn set_value(State(probe): State<Probe>, Query(Set { set, by }): Query<Set>) -> Result<String, Error> {
+    let cache = probe.cache.clone();
+    let change = move || {
+        let new = format!("{VALUE_FILE}.{}", process::id());
+        std::fs::write(&new, set.to_string())?;
+        let changed = std::fs::rename(new, VALUE_FILE);
+        match by {
+            By::Key => cache.invalidate(VALUE_KEY),
+            By::Tag => cache.invalidate_tag(VALUE_TAG),
+            By::Clear => cache.clear(),
+            By::Death => process::abort(),
+        }
+        changed
+    };
+    probe.worker.blocking(change).await?.map_err(Error::other)?;
+    Ok(format!("set to {set}\n"))
 }
 
 #[derive(Deserialize)]

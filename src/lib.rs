@@ -33,7 +33,8 @@ mod serve;
 mod worker;
 
 pub use app::{
-    Body, Cache, CacheStats, Database, Deadline, Error, Peer, Pool, PostgresSession, SqliteSession, Worker,
+    Body, Cache, CacheOptions, CacheStats, Database, Deadline, Error, MAX_TAGS, Peer, Pool, PostgresSession,
+    SqliteSession, TaggedCache, Worker,
 };
 pub use serve::{App, run, run_stock};
 

@@ -1,7 +1,8 @@
 //! The `Worker` handle that an app receives. Not here: the life of a worker process.
 
 use super::blocking::Threads;
-use super::{Cache, Database, Error, Pool, PostgresSession, SqliteSession};
+use super::cache::tag_slot;
+use super::{Cache, CacheOptions, Database, Error, Pool, PostgresSession, SqliteSession};
 use crate::config::Settings;
 use crate::scoreboard::Board;
 use std::any::{Any, type_name};
@@ -85,12 +86,11 @@ impl Worker {
         V: Clone + Send + 'static,
     {
         let cache = &self.inner.settings.cache;
-        self.cache_with(name, cache.capacity, cache.ttl)
+        self.cache_with(name, CacheOptions::new(cache.capacity, cache.ttl))
     }
 
-    /// Like [`Worker::cache`], with a capacity in entries and a time to live of its own, which count at the first
-    /// call. Capacity 0 keeps nothing; a time to live of zero keeps for ever.
-    pub fn cache_with<K, V>(&self, name: &str, capacity: usize, ttl: Duration) -> Cache<K, V>
+    /// Like [`Worker::cache`], with options of its own, which count at the first call.
+    pub fn cache_with<K, V>(&self, name: &str, options: CacheOptions<K, V>) -> Cache<K, V>
     where
         K: Hash + Eq + Clone + Send + 'static,
         V: Clone + Send + 'static,
@@ -98,7 +98,8 @@ impl Worker {
         let existing = {
             let mut caches = self.inner.caches.lock().expect("nothing that can panic runs under this lock");
             let made = caches.entry(name.to_owned()).or_insert_with(|| {
-                Box::new(Cache::<K, V>::new(capacity, ttl, self.inner.board.seat(self.inner.slot)))
+                let Inner { board, slot, .. } = &*self.inner;
+                Box::new(Cache::<K, V>::new(name, options, board.generations, board.seat(*slot)))
             });
             made.downcast_ref::<Cache<K, V>>().cloned()
         };
@@ -106,6 +107,11 @@ impl Worker {
             let (key, value) = (type_name::<K>(), type_name::<V>());
             panic!("the cache {name:?} exists with other types than <{key}, {value}>")
         })
+    }
+
+    /// Has every worker forget the entries with this tag, in the caches of every name; as [`Cache::invalidate_tag`].
+    pub fn invalidate_tag(&self, tag: &str) {
+        self.inner.board.generations.bump(tag_slot(tag));
     }
 
     /// The pool of the configured database, whichever it is; `None` without `[database] url`.
@@ -179,7 +185,7 @@ impl Worker {
     #[cfg(test)]
     pub(crate) fn stub(settings: Settings, database: Option<Database>) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
-        let board = Board::new(4).expect("a test has memory");
+        let board = Board::stub(4);
         let settings = Arc::new(settings);
         Worker {
             inner: Arc::new(Inner { slot: 3, settings, board, threads, database, caches: Mutex::default() }),

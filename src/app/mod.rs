@@ -10,7 +10,7 @@ mod handle;
 mod peer;
 pub(crate) mod routes;
 
-pub use cache::{Cache, CacheStats};
+pub use cache::{Cache, CacheOptions, CacheStats, MAX_TAGS, TaggedCache};
 pub use database::{Database, Pool, PostgresSession, SqliteSession};
 pub use deadline::Deadline;
 pub use error::Error;

@@ -30,7 +30,7 @@ pub(crate) use upgrade::Start;
 
 use crate::config::{Bind, Settings, Upgrade};
 use crate::logging;
-use crate::scoreboard::Board;
+use crate::scoreboard::{Board, Generations};
 use arbiter::{Arbiter, Ending, Event, Generation, Notice, Order, Policy};
 use crew::{Crew, Role};
 use ears::{Ears, Meaning};
@@ -48,7 +48,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use systemd::{Notifier, Status};
-use upgrade::{Handed, Predecessor, Successor};
+use upgrade::{Handed, Kind, Predecessor, Successor};
 
 /// The exit code of a child that could not become who it should.
 const STILL_PRIVILEGED: i32 = 77; // EX_NOPERM, sysexits.h
@@ -120,7 +120,8 @@ pub(crate) fn run(
     logging::sign_as("master");
     let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
     let mut queues = Queues::new().map_err(|error| Failure::System { doing: "make a socket pair", error })?;
-    let mut handed = predecessor.as_mut().map_or_else(Handed::default, Predecessor::take_sockets);
+    let mut handed = predecessor.as_mut().map_or_else(Handed::default, Predecessor::take_handed);
+    let generations = open_generations(&mut handed, predecessor.is_some())?;
     passed.extend(handed.take_passed());
     let sockets = if passed.is_empty() {
         let opened = Sockets::open(&settings, accounts.socket, &mut queues, &mut handed, &mut ears)?;
@@ -136,7 +137,7 @@ pub(crate) fn run(
     let era = Era { settings, sockets, nursery: None };
     let around =
         Surroundings { accounts, foreign, pidfile, start, predecessor, successor: None, notifier, starter };
-    let ended = Master::new(era, queues, ears, roles, around)?.run();
+    let ended = Master::new(era, queues, ears, generations, roles, around)?.run();
     log::info!("stopped");
     ended
 }
@@ -163,6 +164,30 @@ struct Surroundings {
     starter: Starter,
 }
 
+/// The table by which the workers' caches agree: the old master's, so that they agree with those of its workers.
+fn open_generations(handed: &mut Handed, is_second: bool) -> Result<(Generations, OwnedFd), Failure> {
+    let reason = match handed.take(&Kind::Generations).pop() {
+        None => "there is none".to_owned(),
+        Some(file) => match Generations::adopt(&file) {
+            Ok(generations) => {
+                // It may be another binary by now.
+                if generations.of_all().is_none() {
+                    generations.claim();
+                }
+                return Ok((generations, file));
+            }
+            Err(reason) => reason,
+        },
+    };
+    if is_second {
+        log::warn!(
+            "cache generations could not be taken over reason=\"{reason}\" consequence=\"until the old workers have left, \
+             they and the new ones do not see what the others invalidate\""
+        );
+    }
+    Generations::make().map_err(|error| Failure::System { doing: "make the cache generations", error })
+}
+
 /// Beside an old master the file has another name, until the old one leaves.
 fn write_pidfile(path: &Path, is_second: bool) -> Result<Pidfile, Failure> {
     let mut name = path.as_os_str().to_owned();
@@ -178,6 +203,8 @@ struct Master<'a> {
     ears: Ears,
     queues: Queues,
     board: Board,
+    /// What the board's generations are in, for a successor; no child has it.
+    generations: Option<OwnedFd>,
     arbiter: Arbiter,
     crew: Crew,
     /// What serves, and what is on trial.
@@ -194,14 +221,15 @@ impl<'a> Master<'a> {
         era: Era,
         queues: Queues,
         ears: Ears,
+        (generations, file): (Generations, OwnedFd),
         roles: &'a Roles<'a>,
         around: Surroundings,
     ) -> Result<Master<'a>, Failure> {
         let settings = &era.settings;
         // A new generation boots while the old one drains, so the board has two seats for each worker.
         let seats = 2 * settings.max_workers;
-        let board =
-            Board::new(seats).map_err(|error| Failure::System { doing: "map the scoreboard", error })?;
+        let board = Board::new(seats, generations)
+            .map_err(|error| Failure::System { doing: "map the scoreboard", error })?;
         if roles.preload.is_some() {
             process::adopt_orphans()
                 .map_err(|error| Failure::System { doing: "become a subreaper", error: error.into() })?;
@@ -214,6 +242,7 @@ impl<'a> Master<'a> {
             ears,
             queues,
             board,
+            generations: Some(file),
             arbiter,
             crew: Crew::new(Coroner::new(board.deaths)),
             current: (arbiter::FIRST_GENERATION, era),
@@ -296,6 +325,10 @@ impl<'a> Master<'a> {
         self.crew.look_at_board(&mut self.learnt);
         self.hear_nurseries();
         self.crew.reap(&mut self.learnt);
+        if self.learnt.iter().any(|event| matches!(event, Event::Exited { clean: false, .. })) {
+            // It may have died between a change and telling the others' caches of it.
+            self.board.generations.bump_all();
+        }
         self.bury_nurseries();
         let is_first = |event: &Event| matches!(event, Event::Ready(_));
         if !self.around.notifier.is_ready() && self.learnt.iter().any(is_first) {
@@ -389,6 +422,8 @@ impl<'a> Master<'a> {
             Notice::UpgradeFailed | Notice::SuccessorLeft => {
                 self.around.successor = None;
                 self.queues.yield_to_successor(false);
+                // Its workers have died with it, and it may have been another binary.
+                self.board.generations.claim();
             }
             Notice::LameDuck { .. } => self.board.set_leaving(),
             Notice::BackOff { .. }
@@ -408,8 +443,10 @@ impl<'a> Master<'a> {
     }
 
     fn start_successor(&mut self) {
-        let sockets: Vec<_> = self.current.1.sockets.handed().chain(self.queues.handed()).collect();
-        let started = upgrade::start(&self.around.start, &sockets, self.around.notifier.variables());
+        let sockets = self.current.1.sockets.handed().chain(self.queues.handed());
+        let generations = self.generations.iter().map(|file| (file.as_fd(), Kind::Generations));
+        let handed: Vec<_> = sockets.chain(generations).collect();
+        let started = upgrade::start(&self.around.start, &handed, self.around.notifier.variables());
         let program = self.around.start.program().display();
         match started {
             Ok((pid, successor)) => {
@@ -440,6 +477,8 @@ impl<'a> Master<'a> {
     /// The new master's part.
     fn take_over(&mut self) {
         self.around.predecessor = None;
+        // It may have been killed, and its workers with it.
+        self.board.generations.bump_all();
         self.around.notifier.take_over();
         self.sockets().for_each(Sockets::own_files);
         let path = self.settings().pidfile.clone();
@@ -478,6 +517,7 @@ impl<'a> Master<'a> {
         let master = Pid::this();
         process::fork(|| {
             self.ears.close();
+            self.generations = None;
             self.around.pidfile = None;
             self.around.predecessor = None;
             self.around.successor = None;

@@ -57,7 +57,7 @@ fn found(name: &Path) -> Option<PathBuf> {
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// One kind of socket that goes from one master to the next.
+/// What goes from one master to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// All workers accept from it.
@@ -66,33 +66,36 @@ pub(super) enum Kind {
     Queue(Bind),
     /// It was passed in, under this name.
     Passed(String),
+    /// The table by which the workers' caches agree.
+    Generations,
 }
 
-/// Starts the successor, with these variables besides. Its descriptors are these sockets and its end of the link, and no other.
+/// Starts the successor, with these variables besides. Its descriptors are these and its end of the link, and no other.
 ///
 /// # Errors
 /// When there is no such program, or the system has nothing to start it with.
 pub(super) fn start(
     start: &Start,
-    sockets: &[(BorrowedFd<'_>, Kind)],
+    handed: &[(BorrowedFd<'_>, Kind)],
     variables: Vec<(&'static str, String)>,
 ) -> io::Result<(Pid, Successor)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut lines = vec![VERSION.to_owned(), format!("master {}", std::process::id())];
     lines.push(format!("link {}", theirs.as_raw_fd()));
-    for (fd, kind) in sockets {
+    for (fd, kind) in handed {
         let fd = fd.as_raw_fd();
         lines.push(match kind {
             Kind::Shared(bind) => format!("shared {fd} {bind}"),
             Kind::Queue(bind) => format!("queue {fd} {bind}"),
             Kind::Passed(name) => format!("passed {fd} {name}"),
+            Kind::Generations => format!("generations {fd}"),
         });
     }
     let mut command = Command::new(&start.program);
     command.args(&start.arguments).current_dir(&start.folder).env(VARIABLE, lines.join("\n"));
     command.envs(variables);
-    let mut keep: Vec<RawFd> = sockets.iter().map(|(fd, _)| fd.as_raw_fd()).collect();
+    let mut keep: Vec<RawFd> = handed.iter().map(|(fd, _)| fd.as_raw_fd()).collect();
     keep.push(theirs.as_raw_fd());
     let pid = process::spawn_with(command, keep)?;
     Ok((pid, Successor { link: ours }))
@@ -125,7 +128,7 @@ impl AsFd for Successor {
 /// The old master, as the new one sees it; and what it has handed over.
 pub(crate) struct Predecessor {
     link: UnixStream,
-    sockets: Vec<(OwnedFd, Kind)>,
+    handed: Vec<(OwnedFd, Kind)>,
 }
 
 impl Predecessor {
@@ -141,7 +144,7 @@ impl Predecessor {
             return Err(bad("it is of another version; stop the old server and start the new one"));
         }
         let mut link = None;
-        let mut sockets = Vec::new();
+        let mut handed = Vec::new();
         for line in lines {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             if word == "master" {
@@ -157,20 +160,21 @@ impl Predecessor {
             let bind = || name.parse::<Bind>().map_err(|_| bad(&format!("{name:?} is no address")));
             match word {
                 "link" => link = Some(UnixStream::from(fd)),
-                "shared" => sockets.push((fd, Kind::Shared(bind()?))),
-                "queue" => sockets.push((fd, Kind::Queue(bind()?))),
-                "passed" => sockets.push((fd, Kind::Passed(name.to_owned()))),
+                "shared" => handed.push((fd, Kind::Shared(bind()?))),
+                "queue" => handed.push((fd, Kind::Queue(bind()?))),
+                "passed" => handed.push((fd, Kind::Passed(name.to_owned()))),
+                "generations" => handed.push((fd, Kind::Generations)),
                 other => return Err(bad(&format!("{other:?} is unknown"))),
             }
         }
         let link = link.ok_or_else(|| bad("the link is missing"))?;
         link.set_nonblocking(true).map_err(|error| bad(&error.to_string()))?;
-        Ok(Some(Predecessor { link, sockets }))
+        Ok(Some(Predecessor { link, handed }))
     }
 
-    /// The sockets, once.
-    pub(super) fn take_sockets(&mut self) -> Handed {
-        Handed { sockets: std::mem::take(&mut self.sockets) }
+    /// What was handed over, once.
+    pub(super) fn take_handed(&mut self) -> Handed {
+        Handed { left: std::mem::take(&mut self.handed) }
     }
 
     /// All workers are ready.
@@ -192,17 +196,17 @@ impl AsFd for Predecessor {
     }
 }
 
-/// Sockets that wait to be used. Those that are not close here; the old master's workers serve what is in them.
+/// What waits to be used. Sockets that are not close here; the old master's workers serve what is in them.
 #[derive(Default)]
 pub(super) struct Handed {
-    sockets: Vec<(OwnedFd, Kind)>,
+    left: Vec<(OwnedFd, Kind)>,
 }
 
 impl Handed {
     /// Those of one kind and address, in order.
     pub(super) fn take(&mut self, kind: &Kind) -> Vec<OwnedFd> {
-        let (taken, left) = std::mem::take(&mut self.sockets).into_iter().partition(|(_, of)| of == kind);
-        self.sockets = left;
+        let (taken, left) = std::mem::take(&mut self.left).into_iter().partition(|(_, of)| of == kind);
+        self.left = left;
         let taken: Vec<(OwnedFd, Kind)> = taken;
         taken.into_iter().map(|(fd, _)| fd).collect()
     }
@@ -210,10 +214,10 @@ impl Handed {
     /// Those that were passed in to the first master, with their names.
     pub(super) fn take_passed(&mut self) -> Vec<(OwnedFd, String)> {
         let mut passed = Vec::new();
-        for (fd, kind) in std::mem::take(&mut self.sockets) {
+        for (fd, kind) in std::mem::take(&mut self.left) {
             match kind {
                 Kind::Passed(name) => passed.push((fd, name)),
-                Kind::Shared(_) | Kind::Queue(_) => self.sockets.push((fd, kind)),
+                Kind::Shared(_) | Kind::Queue(_) | Kind::Generations => self.left.push((fd, kind)),
             }
         }
         passed

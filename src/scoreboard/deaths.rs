@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_last_deaths_are_kept_with_what_was_under_way() {
-        let board = Board::new(1).unwrap();
+        let board = Board::stub(1);
         let seat = board.seat(0);
         let (place, gone) = (Place::default(), Place::default());
         place.begin(&seat.in_flight, "POST", "/buy", 4000).enter(RequestPhase::Database);

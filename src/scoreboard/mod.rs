@@ -4,12 +4,14 @@
 //! Not here: what anybody concludes from it.
 
 mod deaths;
+mod generations;
 mod in_flight;
 mod text;
 
 use text::Text;
 
 pub(crate) use deaths::{Death, Deaths};
+pub(crate) use generations::{Generations, Slot, SlotHasher};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
@@ -91,23 +93,31 @@ struct Head {
     last_reload: Text<32>,
 }
 
-/// All seats, and the last deaths. Made by the master before its first fork; lives as long as the process.
+/// All seats, the last deaths, and the generations of what is cached. Made by the master before its first fork; lives as long as the process.
 #[derive(Clone, Copy)]
 pub(crate) struct Board {
     head: &'static Head,
     seats: &'static [Seat],
     pub(crate) deaths: &'static Deaths,
+    pub(crate) generations: Generations,
 }
 
 impl Board {
     /// # Errors
     /// When the kernel has no memory to map.
-    pub(crate) fn new(seats: u32) -> io::Result<Board> {
+    pub(crate) fn new(seats: u32, generations: Generations) -> io::Result<Board> {
         let count = seats.max(1) as usize;
         // SAFETY: they are valid when zeroed: atomics only, and all access goes through them.
         let (head, seats, deaths) =
             unsafe { (shared::<Head>(1)?, shared::<Seat>(count)?, shared::<Deaths>(1)?) };
-        Ok(Board { head: &head[0], seats, deaths: &deaths[0] })
+        Ok(Board { head: &head[0], seats, deaths: &deaths[0], generations })
+    }
+
+    /// A board whose cache generations nobody else will see.
+    #[cfg(test)]
+    pub(crate) fn stub(seats: u32) -> Board {
+        let (generations, _) = Generations::make().expect("a test has memory");
+        Board::new(seats, generations).expect("a test has memory")
     }
 
     /// Tells every worker, also those to come, that the server is about to stop.
@@ -194,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_seat_is_cleared_for_the_next() {
-        let board = Board::new(3).unwrap();
+        let board = Board::stub(3);
         let seat = board.take_seat(2);
         seat.set_phase(Phase::Draining);
         seat.requests.store(9, Ordering::Relaxed);

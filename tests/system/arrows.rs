@@ -13,7 +13,7 @@ struct Part {
 
 const TABLE: [Part; 6] = [
     Part { name: "config", parts: &[], crates: &["clap", "log", "strsim", "toml"] },
-    Part { name: "scoreboard", parts: &[], crates: &["nix"] },
+    Part { name: "scoreboard", parts: &[], crates: &["nix", "siphasher"] },
     Part { name: "logging", parts: &["config"], crates: &["log", "nix", "time"] },
     Part {
         name: "app",

@@ -37,7 +37,7 @@ fn settings(url: DatabaseUrl) -> Settings {
 }
 
 fn worker(settings: Settings) -> Worker {
-    Worker::new(2, Arc::new(settings), Board::new(3).unwrap())
+    Worker::new(2, Arc::new(settings), Board::stub(3))
 }
 
 fn on_postgres(cluster: &Cluster) -> Worker {

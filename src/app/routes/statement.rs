@@ -6,7 +6,7 @@ use super::refusal::Refusal;
 use super::rows::Broken;
 use super::sql::{self, Dialect};
 use super::{path, postgres, sqlite};
-use crate::app::{Cache, Database, Worker};
+use crate::app::{Cache, CacheOptions, Database, Worker};
 use crate::config::{DatabaseUrl, Param, Route};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -58,7 +58,8 @@ impl Endpoint {
         };
         let input = Input::new(statement.names.iter().map(param).collect(), &path::names(&route.path));
         let cache = (!route.cache.is_zero()).then(|| {
-            worker.cache_with(&format!("route {}", route.path), settings.cache.capacity, route.cache)
+            let options = CacheOptions::new(settings.cache.capacity, route.cache);
+            worker.cache_with(&format!("route {}", route.path), options)
         });
         Endpoint {
             plan: Arc::new(Plan {

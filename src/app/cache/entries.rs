@@ -1,0 +1,166 @@
+//! The entries of a cache, within its bounds: number, bytes, age. Not here: loading them.
+
+use super::CacheOptions;
+use super::watch::Seen;
+use lru::LruCache;
+use std::borrow::Borrow;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+pub(super) const UNPOISONED: &str =
+    "only the Hash, Eq, Clone and Drop of keys and values run under this lock";
+
+/// What the time to live is divided by to get the most that is taken off it at random.
+const TTL_JITTER: u32 = 10;
+/// In how many steps.
+const STEPS: u32 = 1024;
+
+pub(super) struct Entries<K, V> {
+    kept: Mutex<Kept<K, V>>,
+    options: CacheOptions<K, V>,
+}
+
+struct Kept<K, V> {
+    entries: LruCache<K, Entry<V>>,
+    /// The sum of their weights.
+    bytes: usize,
+}
+
+pub(super) struct Entry<V> {
+    /// `None`: there is no such thing.
+    value: Option<V>,
+    /// `None`: until it is pushed out.
+    expires: Option<Instant>,
+    weight: usize,
+    seen: Seen,
+}
+
+/// What was found for a key.
+pub(super) enum Found<V> {
+    Fresh(Option<V>),
+    /// Too old, but good enough while a new one is loaded.
+    Stale(Option<V>),
+    Nothing,
+}
+
+impl<K: Hash + Eq, V: Clone> Entries<K, V> {
+    pub(super) fn new(options: CacheOptions<K, V>) -> Entries<K, V> {
+        // `LruCache::new` would set aside the memory for all entries at once.
+        Entries { kept: Mutex::new(Kept { entries: LruCache::unbounded(), bytes: 0 }), options }
+    }
+
+    pub(super) fn look_up<Q>(&self, key: &Q, is_current: impl FnOnce(&Seen) -> bool) -> Found<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let mut kept = self.kept();
+        let Some(entry) = kept.entries.get(key) else { return Found::Nothing };
+        if is_current(&entry.seen) {
+            let Some(expires) = entry.expires else { return Found::Fresh(entry.value.clone()) };
+            let now = Instant::now();
+            if now < expires {
+                return Found::Fresh(entry.value.clone());
+            }
+            if now.duration_since(expires) < self.options.stale {
+                return Found::Stale(entry.value.clone());
+            }
+        }
+        kept.remove(key);
+        Found::Nothing
+    }
+
+    /// What would be kept; `None` where it would not. Not yet under any lock: weighing is the app's code.
+    pub(super) fn prepare(&self, key: &K, value: Option<V>, seen: Seen) -> Option<Entry<V>> {
+        let options = &self.options;
+        let (ttl, weight) = match &value {
+            Some(value) => (options.ttl, (options.weigh)(key, value)),
+            None if options.absent_ttl.is_zero() => return None,
+            None => (options.absent_ttl, 0),
+        };
+        let fits = seen.can_be_kept() && weight <= options.max_bytes;
+        fits.then(|| Entry { value, expires: expiry(ttl), weight, seen })
+    }
+
+    /// Puts the entry in the place of what was there before.
+    pub(super) fn keep(&self, key: K, entry: Option<Entry<V>>) {
+        let mut kept = self.kept();
+        kept.remove(&key);
+        let Some(entry) = entry else { return };
+        kept.bytes += entry.weight;
+        kept.entries.put(key, entry);
+        while kept.entries.len() > self.options.capacity || kept.bytes > self.options.max_bytes {
+            kept.remove_oldest();
+        }
+    }
+
+    pub(super) fn remove<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.kept().remove(key);
+    }
+
+    pub(super) fn clear(&self) {
+        let mut kept = self.kept();
+        kept.entries.clear();
+        kept.bytes = 0;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kept().entries.len()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept<K, V>> {
+        self.kept.lock().expect(UNPOISONED)
+    }
+}
+
+impl<K: Hash + Eq, V> Kept<K, V> {
+    fn remove<Q>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let gone = self.entries.pop(key);
+        self.bytes -= gone.map_or(0, |entry| entry.weight);
+    }
+
+    fn remove_oldest(&mut self) {
+        let gone = self.entries.pop_lru();
+        self.bytes -= gone.map_or(0, |(_, entry)| entry.weight);
+    }
+}
+
+/// When something ends that is kept from now on; `None`: never.
+fn expiry(ttl: Duration) -> Option<Instant> {
+    if ttl.is_zero() {
+        return None;
+    }
+    let now = Instant::now();
+    // Chance enough: the clock's nanoseconds, hashed.
+    let mut hasher = DefaultHasher::new();
+    now.hash(&mut hasher);
+    let share = (hasher.finish() % u64::from(STEPS)) as u32;
+    now.checked_add(ttl - ttl / TTL_JITTER / STEPS * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn up_to_a_tenth_of_the_time_to_live_is_taken_off() {
+        let ttl = Duration::from_secs(1000);
+        let before = Instant::now();
+        let left: Vec<Duration> =
+            (0..1000).filter_map(|_| expiry(ttl)).map(|expires| expires - before).collect();
+        let (least, most) = (left.iter().min().unwrap(), left.iter().max().unwrap());
+        assert!(left.len() == 1000 && *least >= ttl * 9 / 10 && *most < ttl + Duration::from_secs(10));
+        assert!(*most - *least > ttl / 20, "they are spread: {least:?} to {most:?}");
+        assert_eq!(expiry(Duration::ZERO), None);
+        assert_eq!(expiry(Duration::MAX), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! Whether something was invalidated since it was read: the generations that a load saw before it began, and that still
+//! have to be the same when its value is served. docs/caching.md has the proof. Not here: the counters themselves.
+
+use crate::scoreboard::{Generations, Slot, SlotHasher};
+use std::hash::Hash;
+
+/// What a counter is of. Two things that share one by accident cost each other a miss.
+#[derive(Hash)]
+enum Of {
+    Cache,
+    Key,
+    Tag,
+}
+
+/// The counters that one cache looks at.
+pub(super) struct Watch {
+    generations: Generations,
+    /// Has the cache's name in it.
+    keys: SlotHasher,
+    cache: Slot,
+}
+
+/// What the counters showed before a load. The epoch is that of everything; `None`: nothing may be kept.
+#[derive(Clone)]
+pub(super) struct Seen {
+    epoch: Option<u64>,
+    cache: u64,
+    key: (Slot, u64),
+    tags: Box<[(Slot, u64)]>,
+}
+
+/// The counter of a tag, which is the same in the caches of every name.
+pub(crate) fn tag_slot(tag: &str) -> Slot {
+    SlotHasher::default().with(Of::Tag).with(tag).slot()
+}
+
+impl Watch {
+    pub(super) fn new(name: &str, generations: Generations) -> Watch {
+        let cache = SlotHasher::default().with(Of::Cache).with(name).slot();
+        Watch { generations, keys: SlotHasher::default().with(Of::Key).with(name), cache }
+    }
+
+    pub(super) fn generations(&self) -> Generations {
+        self.generations
+    }
+
+    /// To be called before the load begins.
+    pub(super) fn see(&self, key: &(impl Hash + ?Sized), tags: &[Slot]) -> Seen {
+        let see = |slot| (slot, self.generations.generation(slot));
+        Seen {
+            epoch: self.generations.of_all(),
+            cache: self.generations.generation(self.cache),
+            key: see(self.slot(key)),
+            tags: tags.iter().copied().map(see).collect(),
+        }
+    }
+
+    /// Whether nothing of it was invalidated since.
+    pub(super) fn is_current(&self, seen: &Seen) -> bool {
+        let is_same = |(slot, before): &(Slot, u64)| self.generations.generation(*slot) == *before;
+        seen.epoch.is_some()
+            && seen.epoch == self.generations.of_all()
+            && seen.cache == self.generations.generation(self.cache)
+            && is_same(&seen.key)
+            && seen.tags.iter().all(is_same)
+    }
+
+    pub(super) fn bump(&self, key: &(impl Hash + ?Sized)) {
+        self.generations.bump(self.slot(key));
+    }
+
+    pub(super) fn bump_cache(&self) {
+        self.generations.bump(self.cache);
+    }
+
+    fn slot(&self, key: &(impl Hash + ?Sized)) -> Slot {
+        self.keys.with(key).slot()
+    }
+}
+
+impl Seen {
+    pub(super) fn can_be_kept(&self) -> bool {
+        self.epoch.is_some()
+    }
+
+    /// Whether a load that saw this began after everything that was invalidated when `reader` looked.
+    pub(super) fn covers(&self, reader: &Seen) -> bool {
+        let not_before =
+            |(ours, theirs): (&(Slot, u64), &(Slot, u64))| ours.0 == theirs.0 && ours.1 >= theirs.1;
+        self.epoch.is_some()
+            && self.epoch >= reader.epoch
+            && self.cache >= reader.cache
+            && not_before((&self.key, &reader.key))
+            && self.tags.len() == reader.tags.len()
+            && self.tags.iter().zip(&reader.tags).all(not_before)
+    }
+}
