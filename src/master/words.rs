@@ -83,7 +83,9 @@ pub(super) fn say(notice: Notice) {
         Notice::UpgradeFailed => log::error!("upgrade failed; this master goes on"),
         Notice::SuccessorLeft => log::warn!("new master left; this one goes on"),
         Notice::ReloadPutOff => log::warn!("reload put off until=\"the other master has left\""),
-        Notice::RestIgnored => log::info!("signal ignored signal=WINCH reason=\"no other master serves\""),
+        Notice::RestIgnored => {
+            log::info!("signal ignored signal=WINCH reason=\"no other master serves, or the server stops\"")
+        }
         Notice::Resting => log::info!("resting workers=0 until=\"HUP, or the other master leaves\""),
         Notice::Rested => log::info!("rested"),
         Notice::Beside => log::info!("two masters serve until=\"TERM to one of them\""),

@@ -1,6 +1,7 @@
 //! USR2: another binary takes the server over, and what it cannot take over goes on.
 
 use crate::support::load::WAYS;
+use crate::support::server::End;
 use crate::support::{
     Connection, DEADLINE, Load, Program, Said, Server, Target, alone, eventually, proc, seconds,
 };
@@ -123,6 +124,21 @@ fn fail_to_upgrade_under(bind: &str, keep_alive: bool) {
     load.wait_answered(REQUESTS);
     load.finish().assert_none_failed();
     server.stop();
+}
+
+/// It would be ready while the old master serves on, and stay.
+#[test]
+fn a_stop_that_is_put_off_ends_an_upgrade_under_way() {
+    let mut server = Program::replaceable().workers(1).args("--lame-duck 2s").start();
+    fs::rename(server.dir().join("server"), server.dir().join("new")).unwrap();
+    put(&server, "sleep 0.5; exec ./new \"$@\"");
+    server.signal(SIGUSR2);
+    server.wait(Said::UpgradeStarted);
+    server.signal(SIGTERM);
+    server.wait(Said::UpgradeFailed);
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.wait_exit(), End::Code(0));
+    eventually(DEADLINE, "nobody is left", || server.everybody().0.is_empty());
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl Arbiter {
                 self.successor = Successor::Wished;
             }
             Event::Upgrade => self.notices.push(Notice::UpgradeIgnored),
-            Event::Rest if self.successor == Successor::Beside && !self.resting => {
+            Event::Rest if self.successor == Successor::Beside && !self.resting && self.stop.is_none() => {
                 self.resting = true;
                 self.notices.push(Notice::Resting);
             }
@@ -241,7 +241,9 @@ impl Arbiter {
     }
 
     fn succeeded(&mut self) {
-        if !matches!(self.successor, Successor::Starting { .. }) {
+        // One that becomes ready after the wish to stop comes too late: it is to end too.
+        let is_awaited = matches!(self.successor, Successor::Starting { .. });
+        if !is_awaited || self.stop.is_some() || self.lame.is_some() {
             return;
         }
         self.successor = Successor::Beside;
@@ -392,14 +394,10 @@ impl Arbiter {
     /// Everybody leaves; when all have left, the server has ended.
     fn wind_up(&mut self, stop: Stop, now: Instant, orders: &mut Vec<Order>) {
         if !std::mem::replace(&mut self.listeners_closed, true) {
-            match self.successor {
-                Successor::Beside => orders.push(Order::HandOver),
-                Successor::Starting { .. } => {
-                    self.successor = Successor::Killed;
-                    orders.push(Order::KillSuccessor(Unwanted::Stopping));
-                }
-                Successor::None | Successor::Wished | Successor::Killed => {}
+            if self.successor == Successor::Beside {
+                orders.push(Order::HandOver);
             }
+            self.drop_the_successor(orders);
             orders.push(Order::CloseListeners);
         }
         if let Some(trial) = self.trial.take() {
@@ -477,12 +475,30 @@ impl Arbiter {
         }
     }
 
-    /// An upgrade waits for a reload under way, and for the first workers.
+    /// An upgrade waits for a reload under way, and for the first workers; a server that is about to leave has none.
     fn start_the_successor(&mut self, now: Instant, orders: &mut Vec<Order>) {
+        if self.lame.is_some() {
+            return self.drop_the_successor(orders);
+        }
         let is_busy = self.trial.is_some() || self.reload.being_read || self.rolling || !self.ever_ready;
         if self.successor == Successor::Wished && !is_busy {
             self.successor = Successor::Starting { since: now };
             orders.push(Order::StartSuccessor);
+        }
+    }
+
+    /// Unless it serves already.
+    fn drop_the_successor(&mut self, orders: &mut Vec<Order>) {
+        match self.successor {
+            Successor::Wished => {
+                self.successor = Successor::None;
+                orders.push(Order::Say(Notice::UpgradeIgnored));
+            }
+            Successor::Starting { .. } => {
+                self.successor = Successor::Killed;
+                orders.push(Order::KillSuccessor(Unwanted::Stopping));
+            }
+            Successor::None | Successor::Beside | Successor::Killed => {}
         }
     }
 

@@ -4,6 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 const MAX_WORKERS: u32 = 4;
+const LAME_SECONDS: u64 = 3;
 const SLOTS: u32 = 2 * MAX_WORKERS;
 /// Longer than any back-off and any timeout of the world.
 const LONG: Duration = Duration::from_secs(40);
@@ -19,6 +20,9 @@ enum Happening {
     Leaves(u32),
     /// The settings, asked for, are read: this many workers, or refused.
     Read(Option<u32>),
+    /// The other master, if there is one: it serves, or it ends.
+    OtherServes,
+    OtherEnds,
     /// Time passes, with the master awake or not.
     Wait(u64),
     Sleep(u64),
@@ -32,6 +36,18 @@ enum Worker {
     Leaving,
 }
 
+/// The master that an upgrade has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Other {
+    Absent,
+    Starting,
+    Serving,
+    /// It is killed, and about to end.
+    Killed,
+    /// The server is its own.
+    Reigning,
+}
+
 struct World {
     arbiter: Arbiter,
     now: Instant,
@@ -39,13 +55,15 @@ struct World {
     asked_to_read: bool,
     killed: Vec<u32>,
     rejected: Vec<Generation>,
+    other: Other,
+    lame: bool,
     finished: Option<Ending>,
 }
 
 impl World {
-    fn new() -> World {
+    fn new(policy: Policy) -> World {
         let now = Instant::now();
-        let arbiter = Arbiter::new(policy(2), MAX_WORKERS, SLOTS, false, now);
+        let arbiter = Arbiter::new(policy, MAX_WORKERS, SLOTS, false, now);
         let workers = vec![None; SLOTS as usize];
         let mut world = World {
             arbiter,
@@ -54,6 +72,8 @@ impl World {
             asked_to_read: false,
             killed: Vec::new(),
             rejected: Vec::new(),
+            other: Other::Absent,
+            lame: false,
             finished: None,
         };
         world.decide();
@@ -78,8 +98,12 @@ impl World {
             self.tell(Event::Exited { slot, clean: false });
             self.decide();
         }
+        if self.other == Other::Killed {
+            self.end_the_other();
+            self.decide();
+        }
         if self.arbiter.stop.is_none() {
-            let floor = served.min(self.arbiter.wanted as usize);
+            let floor = served.min(self.arbiter.target());
             assert!(self.serving() >= floor, "our own orders took capacity: {served} to {}", self.serving());
         }
         assert!(self.arbiter.decide(self.now).is_empty(), "asked twice, ordered twice");
@@ -111,21 +135,44 @@ impl World {
                 self.workers[slot as usize].take().expect("killed nobody");
                 self.killed.push(slot);
             }
-            Order::Reread => self.asked_to_read = true,
+            Order::Reread => {
+                assert_eq!(self.other, Other::Absent, "what was handed over would change");
+                assert!(!self.lame, "a reload of a server that leaves");
+                self.asked_to_read = true;
+            }
             Order::Reject(generation, _) => self.rejected.push(generation),
             Order::Finish(ending) => {
                 assert!(self.workers.iter().all(Option::is_none), "finished with workers left");
                 self.finished = Some(ending);
             }
-            Order::Adopt(_) | Order::CloseListeners | Order::Say(_) => {}
-            Order::StartSetup | Order::KillSetup => unreachable!("this world has no setup"),
-            Order::StartSuccessor | Order::KillSuccessor(_) | Order::HandOver => {
-                unreachable!("this world has no upgrade")
+            Order::StartSuccessor => {
+                assert_eq!(self.other, Other::Absent, "two successors");
+                assert!(!self.asked_to_read && self.arbiter.trial.is_none(), "an upgrade amid a reload");
+                assert!(!self.lame, "an upgrade of a server that leaves");
+                self.other = Other::Starting;
             }
+            Order::KillSuccessor(_) => {
+                assert_eq!(self.other, Other::Starting, "killed though it serves");
+                self.other = Other::Killed;
+            }
+            Order::HandOver => {
+                assert_eq!(self.other, Other::Serving, "handed over to nobody");
+                self.other = Other::Reigning;
+            }
+            Order::Say(Notice::Resting) => assert_eq!(self.other, Other::Serving, "nobody would serve"),
+            Order::Say(Notice::LameDuck { .. }) => self.lame = true,
+            Order::CloseListeners => {
+                assert_ne!(self.other, Other::Serving, "a successor that does not know that it is alone");
+            }
+            Order::Adopt(_) | Order::Say(_) => {}
+            Order::StartSetup | Order::KillSetup => unreachable!("this world has no setup"),
         }
     }
 
     fn happen(&mut self, happening: Happening) {
+        if self.finished.is_some() {
+            return;
+        }
         match happening {
             Happening::Wish(event) => self.tell(event),
             Happening::Ready(slot) => {
@@ -144,14 +191,32 @@ impl World {
             }
             Happening::Read(workers) => {
                 if std::mem::take(&mut self.asked_to_read) {
-                    self.tell(Event::Reread(workers.map(policy)));
+                    let like = self.arbiter.policy;
+                    self.tell(Event::Reread(workers.map(|workers| Policy { workers, ..like })));
                 }
             }
+            Happening::OtherServes => {
+                if self.other == Other::Starting {
+                    self.other = Other::Serving;
+                    self.tell(Event::SuccessorReady);
+                }
+            }
+            Happening::OtherEnds => self.end_the_other(),
             Happening::Wait(ms) => self.pass(Duration::from_millis(ms), false),
             Happening::Sleep(ms) => self.now += Duration::from_millis(ms),
         }
         if self.finished.is_none() {
             self.decide();
+        }
+    }
+
+    fn end_the_other(&mut self) {
+        match self.other {
+            Other::Starting | Other::Serving | Other::Killed => {
+                self.other = Other::Absent;
+                self.tell(Event::SuccessorGone);
+            }
+            Other::Absent | Other::Reigning => {}
         }
     }
 
@@ -222,6 +287,13 @@ fn policy(workers: u32) -> Policy {
     }
 }
 
+/// With upgrades by hand or not, and a lame duck's time or none.
+fn any_policy() -> impl Strategy<Value = Policy> {
+    (any::<bool>(), prop_oneof![Just(0), Just(LAME_SECONDS)]).prop_map(|(upgrade_is_manual, seconds)| {
+        Policy { upgrade_is_manual, lame_duck: Duration::from_secs(seconds), ..policy(2) }
+    })
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
     let slot = 0..SLOTS;
     prop_oneof![
@@ -234,6 +306,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Read(None)),
         1 => Just(Happening::Wish(Event::Grow)),
         1 => Just(Happening::Wish(Event::Shrink)),
+        1 => Just(Happening::Wish(Event::Upgrade)),
+        1 => Just(Happening::Wish(Event::Rest)),
+        1 => Just(Happening::OtherServes),
+        1 => Just(Happening::OtherEnds),
         3 => (0..5000_u64).prop_map(Happening::Wait),
         1 => (0..60_000_u64).prop_map(Happening::Sleep),
     ]
@@ -242,16 +318,20 @@ fn happening() -> impl Strategy<Value = Happening> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// Whatever happened, in a healthy world exactly the wanted workers of one generation serve, and nobody else lives.
+    /// Whatever happened, in a healthy world exactly the wanted workers of one generation serve, and nobody else lives. The
+    /// upgrades are manual, so that this master is not the one that leaves.
     #[test]
     fn trouble_passes(happenings in prop::collection::vec(happening(), 0..60)) {
-        let mut world = World::new();
+        let mut world = World::new(Policy { upgrade_is_manual: true, ..policy(2) });
         // A server that has once served never gives up.
         world.happen(Happening::Ready(0));
         for happening in happenings {
             world.happen(happening);
         }
+        world.happen(Happening::OtherEnds);
         world.pass(LONG, true);
+        // An upgrade that was put off may have begun now.
+        world.happen(Happening::OtherEnds);
         world.pass(LONG, true);
         prop_assert_eq!(world.finished, None);
         let generation = world.arbiter.generation;
@@ -262,36 +342,38 @@ proptest! {
     /// Whatever happened, a stop comes to its end in bounded time, even where nobody obeys.
     #[test]
     fn a_stop_ends(
+        policy in any_policy(),
         happenings in prop::collection::vec(happening(), 0..40),
         halts in any::<bool>(),
         later in prop::collection::vec(happening(), 0..10),
     ) {
-        let mut world = World::new();
+        let mut world = World::new(policy);
         for happening in happenings {
             world.happen(happening);
         }
         world.happen(Happening::Wish(if halts { Event::Halt } else { Event::Drain }));
         for happening in later {
-            if world.finished.is_none() {
-                world.happen(happening);
-            }
+            world.happen(happening);
         }
-        let limit = if halts { Duration::from_secs(2) } else { Duration::from_secs(12) };
+        let limit = if halts { Duration::from_secs(2) } else { Duration::from_secs(12 + LAME_SECONDS) };
         world.pass(limit, false);
         prop_assert!(world.finished.is_some());
     }
 
-    /// A worker that is never silent is never aborted, and one in boot is never killed early, however long we slept.
+    /// A worker that is never silent is never aborted, and one in boot is never killed early, nor a successor, however long we
+    /// slept.
     #[test]
     fn sleep_blames_nobody(sleeps in prop::collection::vec(0..600_000_u64, 1..8)) {
-        let mut world = World::new();
+        let mut world = World::new(policy(2));
         for slot in 0..2 {
             world.happen(Happening::Ready(slot));
         }
+        world.happen(Happening::Wish(Event::Upgrade));
         for sleep in sleeps {
             world.happen(Happening::Sleep(sleep));
             prop_assert_eq!(world.serving(), 2);
             world.happen(Happening::Wait(100));
+            prop_assert_eq!(world.other, Other::Starting);
         }
         prop_assert_eq!(world.serving(), 2);
     }

@@ -137,7 +137,6 @@ impl Slot {
         let delay = match self.ready_at {
             Some(ready_at) if now.saturating_duration_since(ready_at) >= SETTLED => {
                 self.deaths = 0;
-                self.boot_deaths = 0;
                 self.quiet = false;
                 Duration::ZERO
             }

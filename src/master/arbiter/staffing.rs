@@ -45,10 +45,10 @@ impl Arbiter {
             self.drain(at, why, now, orders);
             count -= 1;
         }
-        let outdated = self.slots.iter().any(|slot| slot.is_serving() && slot.generation < self.generation);
+        // As no more serve than are wanted, none of an earlier generation is left then.
         let fresh =
             self.slots.iter().filter(|slot| slot.is_serving() && slot.generation == self.generation).count();
-        if self.rolling && !outdated && fresh >= self.wanted as usize {
+        if self.rolling && fresh >= self.wanted as usize {
             self.rolling = false;
             orders.push(Order::Say(Notice::ReloadDone(self.generation)));
         }
