@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How many failures are told in full.
 const MAX_TOLD: usize = 10;
+/// How many failures of a connection are remembered.
+const MAX_LOST: usize = 1000;
 /// After a refused connection: a dead server must not cost a core.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(1);
 
@@ -25,6 +27,7 @@ pub struct Load {
     connections: usize,
     keep_alive: bool,
     at_least: u64,
+    pause: Duration,
     path: &'static str,
 }
 
@@ -61,13 +64,34 @@ pub struct Report {
     pub workers: BTreeMap<i32, u64>,
     pub slowest: Duration,
     pub elapsed: Duration,
-    told: Vec<String>,
+    /// The first failures, and no more.
+    pub lost: Vec<Lost>,
+}
+
+/// A request without its right answer.
+#[derive(Debug)]
+#[allow(dead_code, reason = "the soak reads it")]
+pub struct Lost {
+    pub begin: Instant,
+    pub end: Instant,
+    /// Who answered before on the same connection.
+    pub worker: Option<i32>,
+    /// The connection came to an end: it was closed or reset, before or amid an answer.
+    pub by_end_of_connection: bool,
+    what: String,
 }
 
 impl Load {
     /// Eight connections that are kept alive, until `finish`.
     pub fn on(target: Target) -> Load {
-        Load { target, connections: 8, keep_alive: true, at_least: 0, path: "/echo?msg=" }
+        Load {
+            target,
+            connections: 8,
+            keep_alive: true,
+            at_least: 0,
+            pause: Duration::ZERO,
+            path: "/echo?msg=",
+        }
     }
 
     pub fn connections(mut self, count: usize) -> Load {
@@ -89,6 +113,13 @@ impl Load {
     /// Goes on after `finish` until this many requests were sent.
     pub fn at_least(mut self, requests: u64) -> Load {
         self.at_least = requests;
+        self
+    }
+
+    /// Each connection rests for so long after an answer.
+    #[allow(dead_code, reason = "the soak does")]
+    pub fn pausing(mut self, pause: Duration) -> Load {
+        self.pause = pause;
         self
     }
 
@@ -146,12 +177,14 @@ struct Client<'load> {
     load: &'load Load,
     counters: &'load Counters,
     connection: Option<Connection>,
+    /// Who answers on it, once somebody has.
+    worker: Option<i32>,
     report: Report,
 }
 
 impl<'load> Client<'load> {
     fn new(load: &'load Load, counters: &'load Counters) -> Client<'load> {
-        Client { load, counters, connection: None, report: Report::default() }
+        Client { load, counters, connection: None, worker: None, report: Report::default() }
     }
 
     fn run(mut self) -> Report {
@@ -162,6 +195,7 @@ impl<'load> Client<'load> {
                 break;
             }
             self.one(number);
+            thread::sleep(self.load.pause);
         }
         self.report.elapsed = begin.elapsed();
         self.report
@@ -175,8 +209,8 @@ impl<'load> Client<'load> {
         self.report.sent += 1;
         self.report.slowest = self.report.slowest.max(elapsed);
         match result {
-            Ok(response) => self.judge(&token, &response),
-            Err(failure) => self.count_failure(&token, &failure),
+            Ok(response) => self.judge(&token, &response, begin),
+            Err(failure) => self.count_failure(&token, &failure, begin),
         }
     }
 
@@ -186,6 +220,7 @@ impl<'load> Client<'load> {
         let mut connection = match usable {
             Some(connection) => connection,
             None => {
+                self.worker = None;
                 let connection = Connection::open(&self.load.target)?;
                 self.report.connections += 1;
                 connection
@@ -202,22 +237,22 @@ impl<'load> Client<'load> {
         Ok(response)
     }
 
-    fn judge(&mut self, token: &str, response: &Response) {
+    fn judge(&mut self, token: &str, response: &Response, begin: Instant) {
         if response.status != 200 {
             *self.report.wrong_status.entry(response.status).or_default() += 1;
-            self.tell(token, &format!("{}: {:?}", response.status, response.text()));
+            self.tell(begin, false, format!("{token}: {}: {:?}", response.status, response.text()));
         } else if response.body != token.as_bytes() {
             self.report.wrong_body += 1;
-            self.tell(token, &format!("another body: {:?}", response.text()));
+            self.tell(begin, false, format!("{token}: another body: {:?}", response.text()));
         } else {
             self.report.right += 1;
             self.counters.right.fetch_add(1, Relaxed);
-            let pid = response.field("x-worker-pid").and_then(|pid| pid.parse().ok());
-            *self.report.workers.entry(pid.unwrap_or(0)).or_default() += 1;
+            self.worker = response.field("x-worker-pid").and_then(|pid| pid.parse().ok());
+            *self.report.workers.entry(self.worker.unwrap_or(0)).or_default() += 1;
         }
     }
 
-    fn count_failure(&mut self, token: &str, failure: &Failure) {
+    fn count_failure(&mut self, token: &str, failure: &Failure, begin: Instant) {
         match failure {
             Failure::Refused => {
                 self.report.refused += 1;
@@ -229,12 +264,14 @@ impl<'load> Client<'load> {
             Failure::TimedOut => self.report.timed_out += 1,
             Failure::Malformed(_) | Failure::Other(_) => self.report.malformed += 1,
         }
-        self.tell(token, &failure.to_string());
+        let by_end = matches!(failure, Failure::Reset | Failure::Closed | Failure::Cut);
+        self.tell(begin, by_end, format!("{token}: {failure}"));
     }
 
-    fn tell(&mut self, token: &str, what: &str) {
-        if self.report.told.len() < MAX_TOLD {
-            self.report.told.push(format!("{token}: {what}"));
+    fn tell(&mut self, begin: Instant, by_end_of_connection: bool, what: String) {
+        if self.report.lost.len() < MAX_LOST {
+            let (end, worker) = (Instant::now(), self.worker);
+            self.report.lost.push(Lost { begin, end, worker, by_end_of_connection, what });
         }
     }
 }
@@ -271,8 +308,8 @@ impl Report {
         for (pid, count) in other.workers {
             *self.workers.entry(pid).or_default() += count;
         }
-        let room = MAX_TOLD.saturating_sub(self.told.len());
-        self.told.extend(other.told.into_iter().take(room));
+        let room = MAX_LOST.saturating_sub(self.lost.len());
+        self.lost.extend(other.lost.into_iter().take(room));
     }
 }
 
@@ -295,7 +332,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "  {} connections, slowest answer {:?}", self.connections, self.slowest)?;
         writeln!(f, "  right answers by worker: {:?}", self.workers)?;
-        self.told.iter().try_for_each(|failure| writeln!(f, "  {failure}"))
+        self.lost.iter().take(MAX_TOLD).try_for_each(|lost| writeln!(f, "  {}", lost.what))
     }
 }
 

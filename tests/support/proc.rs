@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The fields of /proc/PID/stat that the tests look at.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +92,18 @@ pub fn open_files(pid: i32) -> usize {
 pub fn file_targets(pid: i32) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
+}
+
+/// Waits until one process holds as many files as the other, and no longer than `patience`.
+#[track_caller]
+pub fn assert_same_files(whose: &str, used: i32, fresh: i32, patience: Duration) {
+    let begin = Instant::now();
+    // A connection that was just closed may still be open at the server's side.
+    while open_files(used) != open_files(fresh) && begin.elapsed() < patience {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let (used, fresh) = (file_targets(used), file_targets(fresh));
+    assert_eq!(used.len(), fresh.len(), "{whose} holds {used:?}, and fresh {fresh:?}");
 }
 
 /// A field of /proc/PID/status, its words parted by single spaces.

@@ -161,21 +161,9 @@ fn assert_nothing_is_left(server: &Server) {
         fresh.signal(SIGUSR2);
         fresh.follow_upgrade(1);
     }
-    assert_same_files("the master", server.pid(), fresh.pid());
+    proc::assert_same_files("the master", server.pid(), fresh.pid(), seconds(5));
     for worker in server.workers() {
-        assert_same_files("a worker", worker, fresh.workers()[0]);
+        proc::assert_same_files("a worker", worker, fresh.workers()[0], seconds(5));
     }
     fresh.stop();
-}
-
-#[track_caller]
-fn assert_same_files(whose: &str, used: i32, fresh: i32) {
-    let same = || proc::open_files(used) == proc::open_files(fresh);
-    let begin = Instant::now();
-    // A connection that was just closed may still be open at the server's side.
-    while !same() && begin.elapsed() < seconds(5) {
-        thread::sleep(millis(10));
-    }
-    let files = |pid| proc::file_targets(pid);
-    assert!(same(), "{whose} holds {:?}, and fresh {:?}", files(used), files(fresh));
 }
