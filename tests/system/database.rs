@@ -42,7 +42,7 @@ fn an_exhausted_pool_is_a_503_within_pool_timeout_and_other_pages_are_served() {
     let args = "-w 1 --threads 4 --pool-size 1 --pool-timeout 1s";
     let mut server = probe_on(&cluster.url()).args(args).start();
     let mut holder = server.connect();
-    holder.send("GET /db/sleep?ms=4000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    holder.send("GET /db/sleep?ms=8000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     assert_eq!(server.get("/echo?msg=x").text(), "x");
     let begin = Instant::now();
     let mut waiting = server.connect();

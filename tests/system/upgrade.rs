@@ -275,3 +275,22 @@ fn an_upgrade_waits_for_requests_under_way() {
     server.stop();
     assert!(server.wait_nobody_left(&[], seconds(1)) < DEADLINE);
 }
+
+#[test]
+fn a_new_master_whose_workers_never_boot_takes_nothing_over() {
+    let mut server = Program::example("misuse").workers(2).args("--boot-timeout 1s").start();
+    let old = server.workers();
+    for fault in ["hang", "die"] {
+        fs::write(server.dir().join(fault), "").unwrap();
+        server.signal(SIGUSR2);
+        let failed = server.count(Said::UpgradeFailed) + 1;
+        server.wait_count(Said::UpgradeFailed, failed);
+        assert_eq!(server.workers(), old, "{fault}");
+        assert_eq!(server.get("/echo?msg=a").text(), "a");
+        fs::remove_file(server.dir().join(fault)).unwrap();
+    }
+    server.signal(SIGUSR2);
+    server.follow_upgrade(1);
+    assert_eq!(server.workers().len(), 2);
+    server.stop();
+}
