@@ -45,4 +45,6 @@ mod documents {
     struct Readme;
     #[doc = include_str!("../docs/applications.md")]
     struct Applications;
+    #[doc = include_str!("../docs/caching.md")]
+    struct Caching;
 }

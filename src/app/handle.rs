@@ -1,7 +1,7 @@
 //! The `Worker` handle that an app receives. Not here: the life of a worker process.
 
 use super::blocking::Threads;
-use super::cache::tag_slot;
+use super::cache::{Invalidation, tag_slot};
 use super::{Cache, CacheOptions, Database, Error, Pool, PostgresSession, SqliteSession};
 use crate::config::Settings;
 use crate::scoreboard::Board;
@@ -112,6 +112,10 @@ impl Worker {
     /// Has every worker forget the entries with this tag, in the caches of every name; as [`Cache::invalidate_tag`].
     pub fn invalidate_tag(&self, tag: &str) {
         self.inner.board.generations.bump(tag_slot(tag));
+    }
+
+    pub(crate) fn invalidation(&self, tags: &[String]) -> Invalidation {
+        Invalidation::new(self.inner.board.generations, tags)
     }
 
     /// The pool of the configured database, whichever it is; `None` without `[database] url`.

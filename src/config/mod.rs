@@ -171,6 +171,10 @@ pub struct Route {
     pub status: u16,
     /// How long an answer to GET may be kept; zero: not at all.
     pub cache: Duration,
+    /// What its cached answers are made of, by names that other routes' `invalidates` use.
+    pub tags: Vec<String>,
+    /// The tags whose answers it makes out of date.
+    pub invalidates: Vec<String>,
     /// `file:line` of the table's header, for messages.
     pub place: String,
 }

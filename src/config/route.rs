@@ -7,7 +7,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-const KEYS: [&str; 8] = ["path", "methods", "text", "sql", "params", "one", "status", "cache"];
+const KEYS: [&str; 10] =
+    ["path", "methods", "text", "sql", "params", "one", "status", "cache", "tags", "invalidates"];
+const TAGS: &str = "names such as items, in an array or one string";
 const KINDS: [(&str, ParamKind); 4] = [
     ("integer", ParamKind::Integer),
     ("number", ParamKind::Number),
@@ -36,6 +38,8 @@ pub(super) fn read(reader: &mut Reader<'_>, route: &Spanned<DeValue<'_>>) -> Opt
     let status = field(reader, table, "status", "a status from 200 to 599", status).unwrap_or(200);
     let cache =
         field(reader, table, "cache", "a duration such as 30s", values::duration).unwrap_or(Duration::ZERO);
+    let tags = field(reader, table, "tags", TAGS, names).unwrap_or_default();
+    let invalidates = field(reader, table, "invalidates", TAGS, names).unwrap_or_default();
     let answer = match (fixed, sql) {
         (Some(text), None) if params.is_empty() && !one => Some(Answer::Text(text)),
         (None, Some(sql)) => Some(Answer::Sql { sql, params, one }),
@@ -56,7 +60,8 @@ pub(super) fn read(reader: &mut Reader<'_>, route: &Spanned<DeValue<'_>>) -> Opt
     if reader.problems.len() > problems {
         return None;
     }
-    Some(Route { path: path?, methods, answer: answer?, status, cache, place: reader.place(at) })
+    let (path, answer, place) = (path?, answer?, reader.place(at));
+    Some(Route { path, methods, answer, status, cache, tags, invalidates, place })
 }
 
 fn field<T>(
@@ -101,6 +106,10 @@ fn params(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Vec<Param> {
 
 fn text(raw: &Raw) -> Option<String> {
     values::text(raw)
+}
+
+fn names(raw: &Raw) -> Option<Vec<String>> {
+    values::list(raw).filter(|names| names.iter().all(|name| !name.is_empty()))
 }
 
 fn boolean(raw: &Raw) -> Option<bool> {

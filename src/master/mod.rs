@@ -121,7 +121,9 @@ pub(crate) fn run(
     let mut ears = Ears::open().map_err(|error| Failure::System { doing: "listen to signals", error })?;
     let mut queues = Queues::new().map_err(|error| Failure::System { doing: "make a socket pair", error })?;
     let mut handed = predecessor.as_mut().map_or_else(Handed::default, Predecessor::take_handed);
-    let generations = open_generations(&mut handed, predecessor.is_some())?;
+    let generations = handed
+        .take_generations(predecessor.is_some())
+        .map_err(|error| Failure::System { doing: "make the cache generations", error })?;
     passed.extend(handed.take_passed());
     let sockets = if passed.is_empty() {
         let opened = Sockets::open(&settings, accounts.socket, &mut queues, &mut handed, &mut ears)?;
@@ -162,30 +164,6 @@ struct Surroundings {
     successor: Option<Successor>,
     notifier: Notifier,
     starter: Starter,
-}
-
-/// The table by which the workers' caches agree: the old master's, so that they agree with those of its workers.
-fn open_generations(handed: &mut Handed, is_second: bool) -> Result<(Generations, OwnedFd), Failure> {
-    let reason = match handed.take(&Kind::Generations).pop() {
-        None => "there is none".to_owned(),
-        Some(file) => match Generations::adopt(&file) {
-            Ok(generations) => {
-                // It may be another binary by now.
-                if generations.of_all().is_none() {
-                    generations.claim();
-                }
-                return Ok((generations, file));
-            }
-            Err(reason) => reason,
-        },
-    };
-    if is_second {
-        log::warn!(
-            "cache generations could not be taken over reason=\"{reason}\" consequence=\"until the old workers have left, \
-             they and the new ones do not see what the others invalidate\""
-        );
-    }
-    Generations::make().map_err(|error| Failure::System { doing: "make the cache generations", error })
 }
 
 /// Beside an old master the file has another name, until the old one leaves.

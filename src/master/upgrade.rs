@@ -7,6 +7,7 @@
 
 use super::process;
 use crate::config::Bind;
+use crate::scoreboard::Generations;
 use nix::unistd::{Pid, getppid};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
@@ -209,6 +210,36 @@ impl Handed {
         self.left = left;
         let taken: Vec<(OwnedFd, Kind)> = taken;
         taken.into_iter().map(|(fd, _)| fd).collect()
+    }
+
+    /// The table by which the workers' caches agree, and the file that it is in: the old master's, so that they agree with
+    /// those of its workers; a new one where that cannot be used.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for a new one.
+    pub(super) fn take_generations(&mut self, is_second: bool) -> io::Result<(Generations, OwnedFd)> {
+        let adopted = match self.take(&Kind::Generations).pop() {
+            None => Err("there is none".to_owned()),
+            Some(file) => Generations::adopt(&file).map(|generations| (generations, file)),
+        };
+        match adopted {
+            Ok((generations, file)) => {
+                // This may be another program than the old master's.
+                if generations.of_all().is_none() {
+                    generations.claim();
+                }
+                Ok((generations, file))
+            }
+            Err(reason) => {
+                if is_second {
+                    log::warn!(
+                        "cache generations could not be taken over reason=\"{reason}\" consequence=\"until the old \
+                         workers have left, they and the new ones do not see what the others invalidate\""
+                    );
+                }
+                Generations::make()
+            }
+        }
     }
 
     /// Those that were passed in to the first master, with their names.

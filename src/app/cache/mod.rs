@@ -12,7 +12,7 @@ mod watch;
 pub use options::CacheOptions;
 pub use tagged::{MAX_TAGS, TaggedCache};
 
-pub(crate) use watch::tag_slot;
+pub(crate) use watch::{Invalidation, tag_slot};
 
 use crate::scoreboard::{Generations, Seat, Slot};
 use entries::{Entries, Found};

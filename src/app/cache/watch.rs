@@ -34,6 +34,31 @@ pub(crate) fn tag_slot(tag: &str) -> Slot {
     SlotHasher::default().with(Of::Tag).with(tag).slot()
 }
 
+/// Some tags, to be invalidated again and again.
+pub(crate) struct Invalidation {
+    generations: Generations,
+    slots: Box<[Slot]>,
+}
+
+impl Invalidation {
+    pub(crate) fn new(generations: Generations, tags: &[String]) -> Invalidation {
+        Invalidation { generations, slots: tags.iter().map(|tag| tag_slot(tag)).collect() }
+    }
+
+    /// Invalidates when the guard is dropped, by a panic too.
+    pub(crate) fn at_the_end(&self) -> impl Drop {
+        AtTheEnd(self)
+    }
+}
+
+struct AtTheEnd<'a>(&'a Invalidation);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.slots.iter().for_each(|slot| self.0.generations.bump(*slot));
+    }
+}
+
 impl Watch {
     pub(super) fn new(name: &str, generations: Generations) -> Watch {
         let cache = SlotHasher::default().with(Of::Cache).with(name).slot();

@@ -5,8 +5,9 @@
 use super::path;
 use super::sql::{self, Dialect};
 use super::statement::dialect;
+use crate::app::MAX_TAGS;
 use crate::config::{Answer, Param, Route, Settings};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The methods that a route may list. HEAD comes with GET.
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -20,6 +21,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), String> {
         let at_place = |message: String| format!("{}: {message}", route.place);
         check_route(route, dialect).map_err(at_place)?;
         check_among_others(route, &mut paths, &mut taken).map_err(at_place)?;
+        check_invalidates(route, &settings.routes).map_err(at_place)?;
     }
     Ok(())
 }
@@ -31,6 +33,7 @@ fn check_route(route: &Route, dialect: Option<Dialect>) -> Result<(), String> {
     check_methods(&route.methods)?;
     check_status(route)?;
     check_cache(route)?;
+    check_tags(route)?;
     match &route.answer {
         Answer::Text(_) => Ok(()),
         Answer::Sql { sql, params, one: _ } => {
@@ -82,6 +85,33 @@ fn check_cache(route: &Route) -> Result<(), String> {
             Err(format!("cache keeps answers of status 200 alone, and the status is {}", route.status))
         }
         Answer::Sql { .. } => Ok(()),
+    }
+}
+
+fn check_tags(route: &Route) -> Result<(), String> {
+    let is_text = matches!(route.answer, Answer::Text(_));
+    if !route.invalidates.is_empty() && is_text {
+        return Err("invalidates is of no use to a text, which changes nothing".into());
+    }
+    if !route.tags.is_empty() && route.cache.is_zero() {
+        return Err("tags are of no use without cache".into());
+    }
+    match route.tags.len() {
+        0..=MAX_TAGS => Ok(()),
+        count => Err(format!("tags has {count} names; allowed are at most {MAX_TAGS}")),
+    }
+}
+
+/// A misspelt tag would leave old answers standing.
+fn check_invalidates(route: &Route, routes: &[Route]) -> Result<(), String> {
+    let known: BTreeSet<&String> = routes.iter().flat_map(|route| &route.tags).collect();
+    match route.invalidates.iter().find(|tag| !known.contains(tag)) {
+        None => Ok(()),
+        Some(tag) if known.is_empty() => Err(format!("invalidates has {tag:?}, but no route has tags")),
+        Some(tag) => {
+            let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
+            Err(format!("invalidates has {tag:?}, which is no route's tag; allowed are {}", known.join(", ")))
+        }
     }
 }
 
@@ -191,6 +221,28 @@ mod tests {
                     (route.cache, route.methods) = (Duration::from_secs(1), vec!["PUT".into()])
                 }),
                 "cache needs GET among the methods, which are PUT",
+            ),
+            (
+                with(text("/"), |route| route.invalidates = vec!["a".into()]),
+                "invalidates is of no use to a text",
+            ),
+            (with(by_id(), |route| route.tags = vec!["a".into()]), "tags are of no use without cache"),
+            (
+                with(by_id(), |route| {
+                    (route.cache, route.tags) = (Duration::from_secs(1), vec!["a".into(); 9])
+                }),
+                "tags has 9 names; allowed are at most 8",
+            ),
+            (
+                with(by_id(), |route| route.invalidates = vec!["a".into()]),
+                "invalidates has \"a\", but no route has tags",
+            ),
+            (
+                with(by_id(), |route| {
+                    (route.cache, route.tags) = (Duration::from_secs(1), vec!["b".into(), "c".into()]);
+                    route.invalidates = vec!["b".into(), "a".into()];
+                }),
+                "invalidates has \"a\", which is no route's tag; allowed are b, c",
             ),
             (query("/", "", &[]), "the sql has no statement"),
             (query("/", "SELECT 1; SELECT 2", &[]), "the sql has more than one statement"),

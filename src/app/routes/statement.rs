@@ -6,7 +6,8 @@ use super::refusal::Refusal;
 use super::rows::Broken;
 use super::sql::{self, Dialect};
 use super::{path, postgres, sqlite};
-use crate::app::{Cache, CacheOptions, Database, Worker};
+use crate::app::cache::Invalidation;
+use crate::app::{CacheOptions, Database, TaggedCache, Worker};
 use crate::config::{DatabaseUrl, Param, Route};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -27,6 +28,8 @@ pub(super) struct Plan {
     /// What each placeholder was called.
     pub(super) names: Vec<String>,
     pub(super) one: bool,
+    /// What the statement makes out of date.
+    invalidation: Invalidation,
 }
 
 /// One route, in one worker.
@@ -36,7 +39,7 @@ pub(super) struct Endpoint {
     database: Database,
     status: StatusCode,
     /// Answers to GET, whole, by the values that were bound: two spellings of one URL share theirs.
-    cache: Option<Cache<Values, Bytes>>,
+    cache: Option<TaggedCache<Values, Bytes>>,
 }
 
 /// Where the statement will run; `None` without a database.
@@ -59,7 +62,7 @@ impl Endpoint {
         let input = Input::new(statement.names.iter().map(param).collect(), &path::names(&route.path));
         let cache = (!route.cache.is_zero()).then(|| {
             let options = CacheOptions::new(settings.cache.capacity, route.cache);
-            worker.cache_with(&format!("route {}", route.path), options)
+            worker.cache_with(&format!("route {}", route.path), options).tagged(&route.tags)
         });
         Endpoint {
             plan: Arc::new(Plan {
@@ -67,6 +70,7 @@ impl Endpoint {
                 sql: statement.text,
                 names: statement.names,
                 one,
+                invalidation: worker.invalidation(&route.invalidates),
             }),
             input,
             database: worker.database().expect("check saw the url"),
@@ -93,14 +97,28 @@ impl Endpoint {
     async fn run(&self, values: Values) -> Outcome {
         let plan = Arc::clone(&self.plan);
         let outcome = match &self.database {
-            Database::Postgres(pool) => pool.run(move |session| postgres::run(session, &plan, &values)).await,
-            Database::Sqlite(pool) => pool.run(move |session| sqlite::run(session, &plan, &values)).await,
+            Database::Postgres(pool) => {
+                let run = move |session: &mut _| plan.change(|plan| postgres::run(session, plan, &values));
+                pool.run(run).await
+            }
+            Database::Sqlite(pool) => {
+                let run = move |session: &mut _| plan.change(|plan| sqlite::run(session, plan, &values));
+                pool.run(run).await
+            }
         };
         outcome.map_err(Refusal::Database)?
     }
 }
 
 impl Plan {
+    /// Invalidates after the statement, which commits by itself, whatever came of it: where the connection broke or the
+    /// answer could not be made, it may have taken effect. It happens on the thread of the statement, because the future
+    /// that waits for it may be dropped.
+    fn change<T>(&self, statement: impl FnOnce(&Plan) -> T) -> T {
+        let _afterwards = self.invalidation.at_the_end();
+        statement(self)
+    }
+
     pub(super) fn broken(&self, Broken(reason): &Broken) -> Refusal {
         log::error!("a route does not fit its database place={} reason={reason}", self.place);
         Refusal::Broken

@@ -33,6 +33,8 @@ pub(super) fn text_route(method: &str, path: &str, text: &str) -> Route {
         answer: Answer::Text(text.into()),
         status: 200,
         cache: Duration::ZERO,
+        tags: Vec::new(),
+        invalidates: Vec::new(),
         place: "s.toml:7".into(),
     }
 }
@@ -439,6 +441,37 @@ fn a_cached_answer_is_kept_by_its_values() {
     assert_eq!(app.get("/items/2").body, r#"{"price":6}"#, "other values, not cached before");
     assert_eq!(app.get("/items/3").body, r#"{"price":1}"#, "a 404 is not kept");
     assert_eq!(app.send("POST", "/items/1", None).body, r#"{"price":21}"#, "only GET is cached");
+}
+
+#[test]
+fn a_write_makes_the_answers_with_its_tags_be_asked_for_again() {
+    let cached = |path: &str, tags: &[&str]| Route {
+        cache: Duration::from_secs(30),
+        tags: tags.iter().map(ToString::to_string).collect(),
+        ..sql_route("GET", path, "SELECT sum(price) AS sum FROM items", &[])
+    };
+    let write = |path: &str, sql: &str| Route {
+        invalidates: vec!["items".into()],
+        ..sql_route("POST", path, sql, &[])
+    };
+    let app = App::new(
+        vec![
+            cached("/both", &["users", "items"]),
+            cached("/items", &["items"]),
+            cached("/users", &["users"]),
+            write("/raise", "UPDATE items SET price = price + 1"),
+            // It takes effect, and its answer cannot be made.
+            write("/blob", "UPDATE items SET price = price + 1 RETURNING x'00' AS blob"),
+        ],
+        ITEMS,
+    );
+    let sums = || ["/both", "/items", "/users"].map(|path| app.get(path).body);
+    let sum = |sum: u32| format!(r#"[{{"sum":{sum}}}]"#);
+    assert_eq!(sums(), [25, 25, 25].map(sum));
+    assert_eq!(app.send("POST", "/raise", None).status, 200);
+    assert_eq!(sums(), [27, 27, 25].map(sum));
+    assert_eq!(app.send("POST", "/blob", None).status, 500);
+    assert_eq!(sums(), [29, 29, 25].map(sum));
 }
 
 #[test]
