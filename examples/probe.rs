@@ -239,17 +239,20 @@ async fn cached(State(probe): State<Probe>, Query(Key { key, ms }): Query<Key>) 
     Ok(number.to_string())
 }
 
-/// Where the value is that all workers share: in the folder that the server runs in.
-const VALUE_FILE: &str = "value";
+/// Where the value is that all workers share: where this link in the server's folder points to. A link changes as a whole,
+/// and without waiting for a disk.
+const VALUE_LINK: &str = "value";
 const VALUE_KEY: &str = "value";
 const VALUE_TAG: &str = "values";
 
-/// The shared value, from this worker's cache.
+/// The shared value, 0 before it is set, from this worker's cache.
 async fn value(State(probe): State<Probe>) -> Result<String, Error> {
     let worker = probe.worker.clone();
     let load = || async move {
-        let read = worker.blocking(|| std::fs::read_to_string(VALUE_FILE)).await?;
-        read.map_err(Error::other)?.parse().map_err(Error::other)
+        match worker.blocking(|| std::fs::read_link(VALUE_LINK)).await? {
+            Ok(value) => value.to_string_lossy().parse().map_err(Error::other),
+            Err(_) => Ok(0),
+        }
     };
     let value: u64 = probe.cache.tagged([VALUE_TAG]).get_or_load(VALUE_KEY.to_owned(), load).await?;
     Ok(value.to_string())
@@ -277,9 +280,9 @@ enum By {
 async fn set_value(State(probe): State<Probe>, Query(Set { set, by }): Query<Set>) -> Result<String, Error> {
     let cache = probe.cache.clone();
     let change = move || {
-        let new = format!("{VALUE_FILE}.{}", process::id());
-        std::fs::write(&new, set.to_string())?;
-        let changed = std::fs::rename(new, VALUE_FILE);
+        let new = format!("{VALUE_LINK}.{}", process::id());
+        std::os::unix::fs::symlink(set.to_string(), &new)?;
+        let changed = std::fs::rename(new, VALUE_LINK);
         match by {
             By::Key => cache.invalidate(VALUE_KEY),
             By::Tag => cache.invalidate_tag(VALUE_TAG),

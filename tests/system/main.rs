@@ -10,6 +10,7 @@ mod support;
 
 mod app;
 mod arrows;
+mod coherence;
 mod crash;
 mod daemon;
 mod database;
