@@ -7,14 +7,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::thread;
-use std::time::Duration;
 
 /// How often a file that others replace at the same moment is looked at again.
 const TRIES: u32 = 100;
-/// How often, and how long apart, a name that is still held is tried again by a successor.
-const LAST_LOOKS: u32 = 50;
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// More than any process id and a line end.
 const MAX_BYTES: u64 = 32;
 
@@ -54,16 +49,7 @@ impl Pidfile {
     /// # Errors
     /// As [`Pidfile::write`]; the file then keeps its name.
     pub(crate) fn rename_to(&mut self, path: &Path) -> io::Result<()> {
-        let mut put = put(&self.path, path);
-        // A master that is killed closes its descriptors one after the other: its lock may outlive its end by a moment.
-        for _ in 0..LAST_LOOKS {
-            if !matches!(&put, Err(error) if error.kind() == ErrorKind::AlreadyExists) {
-                break;
-            }
-            thread::sleep(LOOK_EVERY);
-            put = self::put(&self.path, path);
-        }
-        put?;
+        put(&self.path, path)?;
         path.clone_into(&mut self.path);
         Ok(())
     }

@@ -129,6 +129,7 @@ impl AsFd for Successor {
 /// The old master, as the new one sees it; and what it has handed over.
 pub(crate) struct Predecessor {
     link: UnixStream,
+    pid: Pid,
     handed: Vec<(OwnedFd, Kind)>,
 }
 
@@ -170,7 +171,7 @@ impl Predecessor {
         }
         let link = link.ok_or_else(|| bad("the link is missing"))?;
         link.set_nonblocking(true).map_err(|error| bad(&error.to_string()))?;
-        Ok(Some(Predecessor { link, handed }))
+        Ok(Some(Predecessor { link, pid: getppid(), handed }))
     }
 
     /// What was handed over, once.
@@ -184,10 +185,14 @@ impl Predecessor {
         let _ = self.link.write(b"ready");
     }
 
-    /// Whether the server is this process's own now: the old master has said so, or is gone.
+    /// Whether the server is this process's own now: the old master has said so, or is gone. A process that is killed closes
+    /// its descriptors one by one, the link perhaps before the pidfile, and only then leaves its children to another.
     pub(super) fn has_left(&mut self) -> bool {
-        let read = self.link.read(&mut [0; 16]).map_err(|error| error.kind());
-        !matches!(read, Err(ErrorKind::WouldBlock | ErrorKind::Interrupted))
+        match self.link.read(&mut [0; 16]).map_err(|error| error.kind()) {
+            Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) => false,
+            Ok(1..) => true,
+            Ok(0) | Err(_) => getppid() != self.pid,
+        }
     }
 }
 
