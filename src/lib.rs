@@ -24,6 +24,7 @@
 //! To read the source: `serve` (how the parts meet), `master` (the loop), `master/arbiter` (every decision), `worker` (a
 //! worker's life), `worker/connection` (a request's), `app` (what an app is given), `config/table` (the settings).
 
+mod admin;
 mod app;
 pub mod config;
 mod logging;

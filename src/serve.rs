@@ -5,7 +5,7 @@ use crate::app::{self, Body, Worker};
 use crate::config::{AppKind, Mode, Settings, Source, Stop};
 use crate::master::{self, Accounts, Failure, Inherited, Preload, Roles, Setup, Start, Starter};
 use crate::worker::{self, BoxError};
-use crate::{config, logging};
+use crate::{admin, config, logging};
 use bytes::Bytes;
 use http::{Request, Response};
 use nix::sys::resource::{Resource, getrlimit};
@@ -257,6 +257,10 @@ where
             let offers = offers.map(|offers| worker::Offers { offers, take: master::receive });
             let post = worker::Post { slot, settings, board, listeners, offers, bell };
             worker::work(post, app, master::unblock_signals)
+        },
+        admin: &|post| {
+            let master::AdminPost { settings, board, listener, line } = post;
+            admin::work(admin::Post { settings, board, listener, line })
         },
         set_up: &|settings| match set_up(settings) {
             Outcome::Done => {

@@ -74,6 +74,7 @@ pub struct Settings {
     pub proc_name: String,
     pub database: DatabaseSettings,
     pub cache: CacheSettings,
+    pub admin: AdminSettings,
     pub routes: Vec<Route>,
     /// Where what is not a default comes from.
     pub(crate) origins: BTreeMap<&'static str, Origin>,
@@ -159,6 +160,20 @@ pub enum DatabaseUrl {
 pub struct CacheSettings {
     pub capacity: usize,
     pub ttl: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    pub bind: AdminBind,
+}
+
+/// Where the admin process answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminBind {
+    Off,
+    /// At a Unix socket in the folder that the environment names for such things, if there is one.
+    Auto,
+    At(Bind),
 }
 
 /// One `[[route]]` of the file.
@@ -275,6 +290,7 @@ impl Settings {
                 setup: None,
             },
             cache: CacheSettings { capacity: 0, ttl: Duration::ZERO },
+            admin: AdminSettings { bind: AdminBind::Off },
             routes: Vec::new(),
             origins: BTreeMap::new(),
             warnings: Vec::new(),

@@ -1,7 +1,7 @@
 //! Values as people write them, and back: durations, sizes, addresses, paths. Not here: which setting takes which.
 
 use super::Upgrade;
-use super::{Bind, DatabaseUrl, LogTarget};
+use super::{AdminBind, Bind, DatabaseUrl, LogTarget};
 use log::LevelFilter;
 use std::fmt::{self, Write};
 use std::path::PathBuf;
@@ -199,6 +199,14 @@ pub(super) fn url(raw: &Raw) -> Option<Option<DatabaseUrl>> {
     }
 }
 
+pub(super) fn admin_bind(raw: &Raw) -> Option<AdminBind> {
+    Some(match raw.text()? {
+        "off" => AdminBind::Off,
+        "auto" => AdminBind::Auto,
+        at => AdminBind::At(at.parse().ok()?),
+    })
+}
+
 /// An array, or one string with commas.
 pub(super) fn binds(raw: &Raw) -> Option<Vec<Bind>> {
     let binds: Vec<Bind> = list(raw)?.iter().map(|item| item.parse().ok()).collect::<Option<_>>()?;
@@ -366,6 +374,14 @@ pub(super) fn show_url(url: &Option<DatabaseUrl>) -> String {
 pub(super) fn show_binds(binds: &[Bind]) -> String {
     let binds: Vec<String> = binds.iter().map(|bind| quoted(&bind.to_string())).collect();
     format!("[{}]", binds.join(", "))
+}
+
+pub(super) fn show_admin_bind(bind: &AdminBind) -> String {
+    quoted(&match bind {
+        AdminBind::Off => "off".to_owned(),
+        AdminBind::Auto => "auto".to_owned(),
+        AdminBind::At(bind) => bind.to_string(),
+    })
 }
 
 /// Digits and nothing else: no sign, no space.

@@ -41,7 +41,9 @@ impl Master<'_> {
     fn note_worker(&mut self, slot: SlotId, generation: Generation, pid: Pid, since: Instant, quiet: bool) {
         let level = if quiet { log::Level::Debug } else { log::Level::Info };
         log::log!(level, "worker spawned slot={slot} pid={pid} generation={generation}");
-        self.crew.add_worker(slot, pid, since, self.board.seat(slot), quiet);
+        let seat = self.board.seat(slot);
+        seat.tenure.begin(pid.as_raw() as u32, generation);
+        self.crew.add_worker(slot, pid, since, seat, quiet);
     }
 
     fn outfit(&mut self, slot: SlotId, generation: Generation) -> io::Result<Outfit> {

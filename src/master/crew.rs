@@ -3,7 +3,7 @@
 use super::arbiter::{Event, Generation, Setup, SlotId};
 use super::obituary::{Coroner, End};
 use super::process::{self, Cause};
-use crate::scoreboard::{Phase, Seat};
+use crate::scoreboard::{Board, Phase, Seat};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,8 @@ pub(super) enum Role {
     Successor,
     /// What a generation's workers are forked from.
     Nursery(Generation),
+    /// It answers for the server, with the settings of this generation.
+    Admin(Generation),
 }
 
 struct Member {
@@ -35,14 +37,15 @@ struct Member {
 
 pub(super) struct Crew {
     members: Vec<Member>,
+    board: Board,
     coroner: Coroner,
     /// Nurseries that ended since this was last taken.
     pub(super) lost_nurseries: Vec<Generation>,
 }
 
 impl Crew {
-    pub(super) fn new(coroner: Coroner) -> Crew {
-        Crew { members: Vec::new(), coroner, lost_nurseries: Vec::new() }
+    pub(super) fn new(board: Board) -> Crew {
+        Crew { members: Vec::new(), board, coroner: Coroner::new(board.deaths), lost_nurseries: Vec::new() }
     }
 
     pub(super) fn add(&mut self, role: Role, pid: Pid, since: Instant) {
@@ -161,10 +164,10 @@ impl Crew {
                 Role::Worker(slot) => {
                     let Member { pid, since, sent, seat, quiet, .. } = member;
                     if let Some(seat) = seat {
-                        self.coroner
-                            .report(&End { slot, pid, age: since.elapsed(), cause, sent, quiet }, seat);
+                        let end = End { slot, pid, age: since.elapsed(), cause, sent, quiet };
+                        let reason = self.coroner.report(&end, seat);
                         // The dead count for nobody's share.
-                        seat.clear();
+                        self.board.vacate(seat, reason);
                     }
                     Event::Exited { slot, clean: cause == Cause::Code(0) }
                 }
@@ -179,6 +182,12 @@ impl Crew {
                         "nursery exited generation={generation} pid={pid} cause=\"{cause}\""
                     );
                     self.lost_nurseries.push(generation);
+                    continue;
+                }
+                Role::Admin(_) => {
+                    // One that was let go has done its work; another is the keeper's affair, not the arbiter's.
+                    let level = if cause == Cause::Code(0) { log::Level::Debug } else { log::Level::Warn };
+                    log::log!(level, "admin exited pid={pid} cause=\"{cause}\"");
                     continue;
                 }
             });

@@ -126,6 +126,11 @@ impl Listener {
         }
     }
 
+    /// Whether other machines may reach it.
+    pub(crate) fn reaches_beyond(&self) -> bool {
+        matches!(self.at, Place::Tcp(addr) if !addr.ip().is_loopback())
+    }
+
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

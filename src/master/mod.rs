@@ -1,6 +1,7 @@
 //! The master's shell: it watches signals, children and the board, tells the arbiter what it saw, carries out what the
 //! arbiter orders, and waits. One thread; no HTTP, no app. Not here: decisions.
 
+mod admin;
 mod arbiter;
 mod births;
 mod crew;
@@ -30,14 +31,14 @@ pub(crate) use upgrade::Start;
 
 use crate::config::{Bind, Settings, Upgrade};
 use crate::logging;
-use crate::scoreboard::{Board, Generations};
+use crate::scoreboard::{Board, Generations, Standing, now_millis};
+use admin::Keeper;
 use arbiter::{Arbiter, Ending, Event, Generation, Notice, Order, Policy};
 use crew::{Crew, Role};
 use ears::{Ears, Meaning};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use nursery::Nursery;
-use obituary::Coroner;
 use pidfile::Pidfile;
 use queues::Queues;
 use sockets::Sockets;
@@ -64,6 +65,8 @@ pub(crate) struct Roles<'a> {
     pub(crate) preload: Option<Preload<'a>>,
     /// A worker's life; returns its exit code.
     pub(crate) work: &'a dyn Fn(Post) -> i32,
+    /// The life of the process that answers for the server; returns its exit code.
+    pub(crate) admin: &'a dyn Fn(AdminPost) -> i32,
     /// One try at the database's setup script.
     pub(crate) set_up: &'a dyn Fn(&Settings) -> Setup,
 }
@@ -78,6 +81,15 @@ pub(crate) struct Post {
     pub(crate) offers: Option<UnixDatagram>,
     /// A byte written here makes the master look at the board; its end says that the master is gone.
     pub(crate) bell: UnixStream,
+}
+
+/// What the admin process starts with.
+pub(crate) struct AdminPost {
+    pub(crate) settings: Settings,
+    pub(crate) board: Board,
+    pub(crate) listener: OwnedFd,
+    /// A byte asks to open the log anew; the end asks to leave.
+    pub(crate) line: UnixStream,
 }
 
 /// Why the server could not do its work.
@@ -185,6 +197,10 @@ struct Master<'a> {
     generations: Option<OwnedFd>,
     arbiter: Arbiter,
     crew: Crew,
+    admin: Keeper,
+    /// When it began, and whether it is on its way out; for the board.
+    started: u64,
+    is_stopping: bool,
     /// What serves, and what is on trial.
     current: (Generation, Era),
     trial: Option<Era>,
@@ -222,7 +238,10 @@ impl<'a> Master<'a> {
             board,
             generations: Some(file),
             arbiter,
-            crew: Crew::new(Coroner::new(board.deaths)),
+            crew: Crew::new(board),
+            admin: Keeper::new(),
+            started: now_millis(),
+            is_stopping: false,
             current: (arbiter::FIRST_GENERATION, era),
             trial: None,
             leaving: Vec::new(),
@@ -252,11 +271,13 @@ impl<'a> Master<'a> {
             }
             self.queues.tend(self.arbiter.wanted(), now);
             self.tell_systemd(now);
+            self.tend_admin(now);
             if self.learnt.is_empty() {
                 let deadlines = [
                     self.arbiter.next_deadline(),
                     self.queues.next_deadline(self.arbiter.wanted(), now),
                     self.around.notifier.next_deadline(),
+                    self.admin.next_deadline(self.has_admin(), now),
                 ];
                 let mut others = self.queues.unserved(now);
                 others.extend(self.around.predecessor.as_ref().map(AsFd::as_fd));
@@ -289,6 +310,7 @@ impl<'a> Master<'a> {
                     self.make_logs(self.settings());
                     log::info!("logs reopened");
                     self.crew.send_to_workers(Signal::SIGUSR1);
+                    self.admin.reopen_log();
                 }
                 Meaning::Reap => {}
             }
@@ -322,6 +344,42 @@ impl<'a> Master<'a> {
             generation: self.current.0,
         };
         self.around.notifier.tend(status, now);
+    }
+
+    fn has_admin(&self) -> bool {
+        self.crew.pid(Role::Admin(self.current.0)).is_some()
+    }
+
+    /// Says on the board how things stand, and sees to it that somebody is there who reads it.
+    fn tend_admin(&mut self, now: Instant) {
+        self.board.stand(&Standing {
+            generation: self.current.0,
+            workers_wanted: self.arbiter.wanted(),
+            is_stopping: self.is_stopping,
+            started: self.started,
+            said: now_millis(),
+        });
+        if self.around.predecessor.is_some() {
+            return; // The address is the old master's until it leaves.
+        }
+        let is_alive = self.has_admin();
+        let Master { admin, current: (_, era), queues, around, .. } = self;
+        let server = era.sockets.handed().chain(queues.handed()).next().map(|(socket, _)| socket);
+        if let Some(start) = admin.tend(&era.settings, around.accounts.socket, server, is_alive, now) {
+            self.start_admin(start);
+        }
+    }
+
+    fn start_admin(&mut self, start: io::Result<(OwnedFd, UnixStream)>) {
+        let (settings, board) = (self.settings().clone(), self.board);
+        let post = start.map(|(listener, line)| AdminPost { settings, board, listener, line });
+        match post.and_then(|post| self.fork("admin", |roles| (roles.admin)(post))) {
+            Ok(pid) => {
+                log::debug!("admin started pid={pid}");
+                self.crew.add(Role::Admin(self.current.0), pid, Instant::now());
+            }
+            Err(error) => log::error!("admin could not be forked error=\"{error}\""),
+        }
     }
 
     fn carry_out(&mut self, order: Order) {
@@ -370,6 +428,7 @@ impl<'a> Master<'a> {
             Order::HandOver => self.hand_over(),
             Order::CloseListeners => {
                 log::info!("stopping");
+                self.is_stopping = true;
                 self.around.notifier.stopping();
                 self.queues.stop();
                 self.close_sockets();
@@ -442,6 +501,7 @@ impl<'a> Master<'a> {
     /// The old master's part: what names the server is the successor's.
     fn hand_over(&mut self) {
         self.sockets().for_each(Sockets::keep_files);
+        self.admin.leave();
         if let Some(pidfile) = self.around.pidfile.take() {
             pidfile.leave();
         }
@@ -504,6 +564,7 @@ impl<'a> Master<'a> {
             self.current.1.nursery = None;
             self.trial = None;
             self.queues.clear();
+            self.admin.close();
             self.around.notifier = Notifier::mute();
             self.around.starter.leave();
             process::close_all(&self.around.foreign);
@@ -557,6 +618,7 @@ impl<'a> Master<'a> {
         // Whoever has read the log finds it on the board, too.
         self.board.keep_reload(&format!("reload refused reason={reason}"));
         log::error!("reload refused reason={reason}");
+        self.board.count_reload(false);
         self.around.notifier.reloaded();
     }
 
@@ -586,6 +648,8 @@ impl<'a> Master<'a> {
         let (_, before) = mem::replace(&mut self.current, (generation, era));
         self.leaving.push(before.sockets);
         self.close_nursery(before.nursery);
+        self.board.count_reload(true);
+        self.admin.replace();
         self.board.keep_reload(&format!("reload adopted generation={generation}"));
         log::info!("reload adopted generation={generation}");
     }

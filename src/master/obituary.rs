@@ -1,14 +1,13 @@
 //! What is told of a worker that died: why, and what it had under way. Not here: what follows from it.
 
 use super::arbiter::SlotId;
-use super::process::Cause;
-use crate::scoreboard::{Death, Deaths, Seat, now_millis};
+use super::process::{Cause, PANICKED};
+use crate::scoreboard::{Death, Deaths, Reason, Seat, now_millis};
 use nix::libc::SIGKILL;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long after the kernel counted a kill a death may still be that one.
@@ -39,14 +38,20 @@ impl Coroner {
         Coroner { deaths, count: 0, memory: MemoryKills::of_this_process() }
     }
 
-    /// Reports a death, and each request that it cost unless the worker left of its own will.
-    pub(super) fn report(&mut self, end: &End, seat: &Seat) {
+    /// Reports a death, and each request that it cost unless the worker left of its own will; returns what kind it was.
+    pub(super) fn report(&mut self, end: &End, seat: &Seat) -> Reason {
+        let mut is_memory = false;
+        let mut memory_rose = || {
+            let rose = self.memory.rose(Instant::now());
+            is_memory = rose == Some(true);
+            rose
+        };
         let death = Death {
             slot: end.slot,
             pid: end.pid.as_raw() as u32,
-            cause: name(end.cause, end.sent, || self.memory.rose(Instant::now())),
+            cause: name(end.cause, end.sent, &mut memory_rose),
             age: end.age,
-            requests: seat.requests.load(Ordering::Relaxed),
+            requests: seat.tally.requests(),
             in_flight: seat.in_flight.count(),
         };
         self.count += 1;
@@ -73,6 +78,23 @@ impl Coroner {
                 lost.age
             );
         }
+        if is_memory { Reason::OutOfMemory } else { reason(end.cause, end.sent) }
+    }
+}
+
+/// What kind of death it was, where memory was not the matter.
+fn reason(cause: Cause, sent: Option<(Signal, &'static str)>) -> Reason {
+    match (cause, sent) {
+        (Cause::Code(0), _) => Reason::Left,
+        (Cause::Code(PANICKED), _) => Reason::Panicked,
+        (Cause::Code(_), _) => Reason::Failed,
+        (Cause::Signal { number, .. }, Some((signal, why))) if signal as i32 == number => match why {
+            "boot_timeout" => Reason::BootTimeout,
+            "graceful_timeout" => Reason::GracefulTimeout,
+            "quick stop" => Reason::QuickStop,
+            _ => Reason::Timeout,
+        },
+        (Cause::Signal { .. }, _) => Reason::Killed,
     }
 }
 

@@ -22,7 +22,7 @@ const COMM_BYTES: usize = 15;
 const MAX_DESCRIPTORS_TRIED: RawFd = 65_536;
 
 /// The exit code of a child whose work panicked.
-const PANICKED: i32 = 101;
+pub(super) const PANICKED: i32 = 101;
 
 /// Forks a child that does `work` and exits with what it returns. All signals are blocked in the child until it has
 /// put up its own handlers and calls [`unblock_signals`]; it is killed when this process dies.

@@ -6,19 +6,23 @@
 mod deaths;
 mod generations;
 mod in_flight;
+mod standing;
+mod tally;
 mod text;
 
-use text::Text;
+use standing::Head;
 
 pub(crate) use deaths::{Death, Deaths};
 pub(crate) use generations::{Generations, Slot, SlotHasher};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests};
+pub(crate) use standing::{Reason, Standing, Tenure};
+pub(crate) use tally::Tally;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::time::{ClockId, clock_gettime};
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 /// One worker's place on the board; on cache lines of its own, so that workers do not slow each other.
@@ -30,10 +34,14 @@ pub(crate) struct Seat {
     pub(crate) connections: AtomicU32,
     /// Moves at least four times within `timeout` while the event loop turns.
     pub(crate) heartbeat: AtomicU64,
-    /// Requests answered.
-    pub(crate) requests: AtomicU64,
+    /// When it last moved, on the clock of `now_millis`.
+    pub(crate) beat_at: AtomicU64,
     pub(crate) cache_hits: AtomicU64,
     pub(crate) cache_misses: AtomicU64,
+    /// What it has done.
+    pub(crate) tally: Tally,
+    /// Who sits here, as the master has it.
+    pub(crate) tenure: Tenure,
     /// Requests under way.
     pub(crate) in_flight: Requests,
 }
@@ -73,24 +81,30 @@ impl Seat {
     pub(crate) fn clear(&self) {
         self.set_phase(Phase::Booting);
         self.connections.store(0, Ordering::Relaxed);
-        for counter in [&self.heartbeat, &self.requests, &self.cache_hits, &self.cache_misses] {
+        for counter in [&self.heartbeat, &self.beat_at].into_iter().chain(self.counters()) {
             counter.store(0, Ordering::Relaxed);
         }
+        self.tenure.clear();
         self.in_flight.clear();
     }
-}
 
-/// What the master says of the whole server.
-#[derive(Default)]
-#[repr(C, align(128))]
-struct Head {
-    /// Not taken back: the server is about to stop.
-    leaving: AtomicU32,
-    /// Seats from here on were never taken.
-    seats_used: AtomicU32,
-    /// Reloads that came to an end.
-    reloads: AtomicU64,
-    last_reload: Text<32>,
+    /// What only grows while somebody sits here.
+    fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.tally.counters().chain([&self.cache_hits, &self.cache_misses])
+    }
+
+    /// Adds what was counted here to another seat's counters.
+    fn add_to(&self, sum: &Seat) {
+        for (counter, sum) in self.counters().zip(sum.counters()) {
+            sum.fetch_add(counter.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// How long the event loop has been silent.
+    pub(crate) fn silence(&self, now: u64) -> Duration {
+        let beat = self.beat_at.load(Ordering::Relaxed).max(self.tenure.since());
+        Duration::from_millis(now.saturating_sub(beat))
+    }
 }
 
 /// All seats, the last deaths, and the generations of what is cached. Made by the master before its first fork; lives as long as the process.
@@ -98,19 +112,22 @@ struct Head {
 pub(crate) struct Board {
     head: &'static Head,
     seats: &'static [Seat],
+    /// Nobody's seat: it has what those counted who are gone.
+    gone: &'static Seat,
     pub(crate) deaths: &'static Deaths,
     pub(crate) generations: Generations,
 }
 
+#[expect(dead_code, reason = "some of it is for figures that nobody asks for yet")]
 impl Board {
     /// # Errors
     /// When the kernel has no memory to map.
     pub(crate) fn new(seats: u32, generations: Generations) -> io::Result<Board> {
         let count = seats.max(1) as usize;
         // SAFETY: they are valid when zeroed: atomics only, and all access goes through them.
-        let (head, seats, deaths) =
-            unsafe { (shared::<Head>(1)?, shared::<Seat>(count)?, shared::<Deaths>(1)?) };
-        Ok(Board { head: &head[0], seats, deaths: &deaths[0], generations })
+        let (head, seats, gone, deaths) =
+            unsafe { (shared::<Head>(1)?, shared::<Seat>(count)?, shared::<Seat>(1)?, shared::<Deaths>(1)?) };
+        Ok(Board { head: &head[0], seats, gone: &gone[0], deaths: &deaths[0], generations })
     }
 
     /// A board whose cache generations nobody else will see.
@@ -135,6 +152,60 @@ impl Board {
         self.head.reloads.fetch_add(1, Ordering::Release);
     }
 
+    /// Counts a reload that was adopted, or refused.
+    pub(crate) fn count_reload(&self, adopted: bool) {
+        let counter = if adopted { &self.head.reloads_adopted } else { &self.head.reloads_refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reloads adopted, and refused.
+    pub(crate) fn reload_counts(&self) -> (u64, u64) {
+        let Head { reloads_adopted, reloads_refused, .. } = self.head;
+        (reloads_adopted.load(Ordering::Relaxed), reloads_refused.load(Ordering::Relaxed))
+    }
+
+    /// The master says how things stand, and by that that its loop turns.
+    pub(crate) fn stand(&self, standing: &Standing) {
+        self.head.write_standing(standing);
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.head.read_standing()
+    }
+
+    /// For the master: a worker is gone. What it counted is kept, and its seat cleared.
+    pub(crate) fn vacate(&self, seat: &Seat, reason: Reason) {
+        // A sum that is taken meanwhile would have it twice or not at all: whoever takes one sees this number change.
+        let folds = self.head.folds.load(Ordering::Relaxed);
+        self.head.folds.store(folds + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        seat.add_to(self.gone);
+        seat.clear();
+        self.head.ends[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.head.folds.store(folds + 2, Ordering::Release);
+    }
+
+    /// What all workers counted, those that are gone included, as the counters of a seat; `None` where a worker's end came
+    /// between: to be asked again.
+    pub(crate) fn sum(&self) -> Option<Box<Seat>> {
+        let folds = self.head.folds.load(Ordering::Acquire);
+        let sum = Box::<Seat>::default();
+        self.gone.add_to(&sum);
+        self.seats_used().for_each(|(_, seat)| seat.add_to(&sum));
+        fence(Ordering::Acquire);
+        (folds.is_multiple_of(2) && self.head.folds.load(Ordering::Relaxed) == folds).then_some(sum)
+    }
+
+    /// How many workers ended for this reason.
+    pub(crate) fn ends(&self, reason: Reason) -> u64 {
+        self.head.ends[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// The seats that were ever taken. The others would each cost a page only to be looked at.
+    pub(crate) fn seats_used(&self) -> impl Iterator<Item = (usize, &'static Seat)> {
+        self.seats.iter().take(self.head.seats_used.load(Ordering::Relaxed) as usize).enumerate()
+    }
+
     /// How many reloads came to an end, and how the last one came out.
     pub(crate) fn reloads(&self) -> (u64, String) {
         (self.head.reloads.load(Ordering::Acquire), self.head.last_reload.read())
@@ -153,8 +224,7 @@ impl Board {
 
     /// How many connections a serving worker has open on average.
     pub(crate) fn mean_connections(&self) -> usize {
-        // The others would each cost a page only to be looked at.
-        let used = self.seats.iter().take(self.head.seats_used.load(Ordering::Relaxed) as usize);
+        let used = self.seats_used().map(|(_, seat)| seat);
         let serving = used.filter(|seat| matches!(seat.phase(), Phase::Serving | Phase::Retiring));
         let (sum, count) = serving.fold((0, 0), |(sum, count), seat| {
             (sum + seat.connections.load(Ordering::Relaxed) as usize, count + 1)
@@ -207,9 +277,32 @@ mod tests {
         let board = Board::stub(3);
         let seat = board.take_seat(2);
         seat.set_phase(Phase::Draining);
-        seat.requests.store(9, Ordering::Relaxed);
+        seat.tally.answered(2, Duration::from_millis(3), 100);
         seat.clear();
         assert_eq!(seat.phase(), Phase::Booting);
-        assert_eq!(seat.requests.load(Ordering::Relaxed), 0);
+        assert_eq!(seat.tally.requests(), 0);
+    }
+
+    #[test]
+    fn what_a_worker_counted_outlives_it_and_its_seat() {
+        let board = Board::stub(2);
+        let [seat, other] = [0, 1].map(|slot| board.take_seat(slot));
+        for _ in 0..3 {
+            seat.tally.answered(2, Duration::from_millis(3), 100);
+            seat.cache_hits.fetch_add(1, Ordering::Relaxed);
+        }
+        other.tally.answered(5, Duration::from_secs(100), 1);
+        let counts = || {
+            let sum = board.sum().unwrap();
+            (sum.tally.requests(), sum.tally.body_bytes(), sum.cache_hits.load(Ordering::Relaxed))
+        };
+        assert_eq!(counts(), (4, 301, 3));
+        board.vacate(seat, Reason::Killed);
+        assert_eq!((counts(), seat.tally.requests()), ((4, 301, 3), 0));
+        board.take_seat(0).tally.answered(2, Duration::ZERO, 0);
+        board.vacate(board.seat(0), Reason::Killed);
+        assert_eq!((counts(), board.ends(Reason::Killed), board.ends(Reason::Left)), ((5, 301, 3), 2, 0));
+        board.head.folds.fetch_add(1, Ordering::Relaxed);
+        assert!(board.sum().is_none(), "a worker's end is being written");
     }
 }

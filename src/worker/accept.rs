@@ -65,7 +65,7 @@ pub(super) async fn accept<S, B>(
             accepted = next => match accepted {
                 Ok((stream, peer)) => connection::serve(&floor, stream, peer, service.clone()),
                 Err(error) if is_closed(&error) => return,
-                Err(error) => tokio::time::sleep(pause_after(&error)).await,
+                Err(error) => tokio::time::sleep(pause_after(&floor, &error)).await,
             },
         }
     }
@@ -119,7 +119,7 @@ where
         match listener.accept_waiting() {
             Ok((stream, peer)) => connection::serve(floor, stream, peer, service.clone()),
             Err(error) if error.kind() == ErrorKind::WouldBlock || is_closed(&error) => break,
-            Err(error) => tokio::time::sleep(pause_after(&error)).await,
+            Err(error) => tokio::time::sleep(pause_after(floor, &error)).await,
         }
     }
 }
@@ -183,7 +183,8 @@ fn is_closed(error: &io::Error) -> bool {
 }
 
 /// A connection that failed before it was accepted is its client's affair; a lack is everybody's.
-fn pause_after(error: &io::Error) -> Duration {
+fn pause_after(floor: &Floor, error: &io::Error) -> Duration {
+    floor.seat.tally.accept_failed();
     match error.raw_os_error() {
         Some(EMFILE | ENFILE | ENOBUFS | ENOMEM) => {
             log::error!("connection could not be accepted error=\"{error}\" pause={EXHAUSTED_PAUSE:?}");

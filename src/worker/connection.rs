@@ -193,6 +193,7 @@ where
         place: Place::default(),
         task: Mutex::new(None),
     });
+    floor.seat.tally.accepted();
     let mut open = floor.connections.lock();
     let entry = Entry { floor: floor.clone(), key: open.insert(watched.clone()) };
     floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);

@@ -198,7 +198,9 @@ impl Program {
         }
         command.args(&self.args).current_dir(self.within.as_deref().unwrap_or(self.dir()));
         // The developer's own environment must not decide a test.
-        command.env_remove("FERRICORN_CMD_ARGS").env_remove("FERRICORN_DATABASE_URL");
+        for name in ["FERRICORN_CMD_ARGS", "FERRICORN_DATABASE_URL", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"] {
+            command.env_remove(name);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -62,6 +62,9 @@ pub enum Said {
     Whole,
     Stopping,
     Stopped,
+    /// Where the admin process answers.
+    AdminListening,
+    AdminExited,
 }
 
 impl Said {
@@ -105,6 +108,8 @@ impl Said {
             Said::Whole => "whole again",
             Said::Stopping => "stopping",
             Said::Stopped => "stopped",
+            Said::AdminListening => "admin listening on=",
+            Said::AdminExited => "admin exited",
         }
     }
 }

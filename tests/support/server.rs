@@ -165,9 +165,18 @@ impl Server {
         }
     }
 
-    /// The living children of the master.
+    /// The living children of the master, without the admin process.
     pub fn workers(&self) -> Vec<i32> {
-        proc::children(self.pid())
+        let mut workers = proc::children(self.pid());
+        workers.retain(|pid| !is_admin(*pid));
+        workers
+    }
+
+    /// The processes that answer for the server: one, and for a moment two when they change.
+    pub fn admins(&self) -> Vec<i32> {
+        let mut admins = proc::children(self.pid());
+        admins.retain(|pid| is_admin(*pid));
+        admins
     }
 
     /// The master's only worker, for servers that run one.
@@ -260,6 +269,20 @@ impl Server {
         Target::named(line.value("on").expect("listening names the address"), self.dir())
     }
 
+    /// Where the admin process answers, by the log's last word.
+    #[track_caller]
+    pub fn admin_target(&self) -> Target {
+        let line = self.wait_count(Said::AdminListening, self.count(Said::AdminListening).max(1));
+        Target::named(line.value("on").expect("it names the address"), self.dir())
+    }
+
+    /// Asks the admin process; anything but a whole answer fails the test.
+    #[track_caller]
+    pub fn ask_admin(&self, path: &str) -> Response {
+        let answer = Connection::open(&self.admin_target()).and_then(|mut connection| connection.get(path));
+        answer.unwrap_or_else(|failure| panic!("GET {path}: {failure}"))
+    }
+
     /// The address of a TCP server.
     #[track_caller]
     pub fn addr(&self) -> SocketAddr {
@@ -298,6 +321,10 @@ impl Server {
         });
         found
     }
+}
+
+fn is_admin(pid: i32) -> bool {
+    proc::comm(pid).ends_with("-admin")
 }
 
 impl Drop for Server {

@@ -11,7 +11,7 @@ struct Part {
     crates: &'static [&'static str],
 }
 
-const TABLE: [Part; 6] = [
+const TABLE: [Part; 7] = [
     Part { name: "config", parts: &[], crates: &["clap", "log", "strsim", "toml"] },
     Part { name: "scoreboard", parts: &[], crates: &["nix", "siphasher"] },
     Part { name: "logging", parts: &["config"], crates: &["log", "nix", "time"] },
@@ -61,6 +61,21 @@ const TABLE: [Part; 6] = [
             "time",
             "tokio",
             "tower",
+        ],
+    },
+    Part {
+        name: "admin",
+        parts: &["config", "logging", "scoreboard"],
+        crates: &[
+            "bytes",
+            "http",
+            "http_body_util",
+            "hyper",
+            "hyper_util",
+            "log",
+            "nix",
+            "serde_json",
+            "tokio",
         ],
     },
     Part {

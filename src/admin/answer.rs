@@ -1,0 +1,48 @@
+//! Which question has which answer. Not here: what is in the answers.
+
+use super::{Desk, health};
+use crate::scoreboard::now_millis;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::Full;
+use serde_json::Value;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+pub(super) fn answer(desk: &Desk, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    if ![Method::GET, Method::HEAD].contains(method) {
+        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n");
+        refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refusal;
+    }
+    let now = now_millis();
+    match path {
+        "/healthz" => judged(&health::alive(&desk.board, now)),
+        "/readyz" => judged(&health::ready(&desk.board, now)),
+        _ => text(StatusCode::NOT_FOUND, "there are /healthz and /readyz\n"),
+    }
+}
+
+fn judged(verdict: &health::Verdict) -> Response<Full<Bytes>> {
+    let status = if verdict.is_good() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, &verdict.to_json())
+}
+
+fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+    whole(status, JSON, format!("{value:#}\n"))
+}
+
+fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    whole(status, TEXT, text.to_owned())
+}
+
+fn whole(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

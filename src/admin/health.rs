@@ -1,0 +1,130 @@
+//! Whether the server lives, and whether it should be sent requests. Not here: anything that asks a worker.
+
+use crate::scoreboard::{Board, Phase};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A master or an event loop that was silent for so long hangs, as far as can be told from outside.
+const SILENT: Duration = Duration::from_secs(2);
+
+/// What was looked at, and all that is wrong with it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    reasons: Vec<String>,
+    workers: Option<Workers>,
+    silence: Duration,
+}
+
+/// What the board showed of the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Workers {
+    ready: u32,
+    /// They say that they serve, and their event loop is silent.
+    silent: u32,
+    wanted: u32,
+}
+
+impl Verdict {
+    pub(super) fn is_good(&self) -> bool {
+        self.reasons.is_empty()
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let status = if self.is_good() { "ok" } else { "unavailable" };
+        let mut told = json!({
+            "status": status,
+            "reasons": self.reasons,
+            "master_silent_seconds": self.silence.as_secs_f64(),
+        });
+        if let Some(Workers { ready, silent, wanted }) = self.workers {
+            told["workers"] = json!({ "ready": ready, "silent": silent, "wanted": wanted });
+        }
+        told
+    }
+}
+
+/// Whether the master's loop turns.
+pub(super) fn alive(board: &Board, now: u64) -> Verdict {
+    let silence = Duration::from_millis(now.saturating_sub(board.standing().said));
+    Verdict { reasons: master_hangs(silence).into_iter().collect(), workers: None, silence }
+}
+
+/// Whether enough workers serve, and will go on to.
+pub(super) fn ready(board: &Board, now: u64) -> Verdict {
+    let standing = board.standing();
+    let silence = Duration::from_millis(now.saturating_sub(standing.said));
+    let mut workers = Workers { wanted: standing.workers_wanted, ..Workers::default() };
+    for (_, seat) in board.seats_used() {
+        match seat.phase() {
+            Phase::Serving | Phase::Retiring if seat.silence(now) < SILENT => workers.ready += 1,
+            Phase::Serving | Phase::Retiring => workers.silent += 1,
+            Phase::Booting | Phase::Draining => {}
+        }
+    }
+    let is_leaving = board.is_leaving() || standing.is_stopping;
+    let reasons =
+        [master_hangs(silence), is_leaving.then(|| "the server is about to stop".into()), lack(workers)];
+    Verdict { reasons: reasons.into_iter().flatten().collect(), workers: Some(workers), silence }
+}
+
+fn master_hangs(silence: Duration) -> Option<String> {
+    (silence >= SILENT).then(|| format!("the master has been silent for {silence:.1?}"))
+}
+
+/// Half of the workers, and at least one, are enough: a reload or a crash must not take a server out of rotation, and one
+/// that is left alone with the load of many should be.
+fn lack(workers: Workers) -> Option<String> {
+    let Workers { ready, silent, wanted } = workers;
+    let needed = wanted.div_ceil(2).max(1);
+    (ready < needed)
+        .then(|| format!("{ready} of {wanted} workers are ready, {silent} are silent, {needed} are needed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoreboard::Standing;
+    use std::sync::atomic::Ordering;
+
+    const NOW: u64 = 1_000_000;
+
+    fn board(wanted: u32, seats: &[(Phase, u64)]) -> Board {
+        let board = Board::stub(8);
+        board.stand(&Standing { workers_wanted: wanted, said: NOW, ..Standing::default() });
+        for (slot, (phase, silent)) in seats.iter().enumerate() {
+            let seat = board.take_seat(slot as u32);
+            seat.set_phase(*phase);
+            seat.beat_at.store(NOW - silent, Ordering::Relaxed);
+        }
+        board
+    }
+
+    #[test]
+    fn half_of_the_workers_are_enough() {
+        use Phase::{Booting, Draining, Retiring, Serving};
+        for (wanted, seats, is_ready) in [
+            (1, &[][..], false),
+            (1, &[(Booting, 0)], false),
+            (1, &[(Serving, 0)], true),
+            (1, &[(Serving, 5000)], false),
+            (1, &[(Draining, 0)], false),
+            (2, &[(Retiring, 0)], true),
+            (3, &[(Serving, 0)], false),
+            (3, &[(Serving, 0), (Serving, 1999)], true),
+            (3, &[(Serving, 0), (Serving, 2000)], false),
+        ] {
+            assert_eq!(ready(&board(wanted, seats), NOW).is_good(), is_ready, "{wanted} {seats:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_leaves_or_whose_master_hangs_is_not_ready() {
+        let fine = board(1, &[(Phase::Serving, 0)]);
+        assert!(ready(&fine, NOW).is_good() && alive(&fine, NOW + 1999).is_good());
+        assert!(!alive(&fine, NOW + 2000).is_good());
+        assert_eq!(ready(&fine, NOW + 2000).reasons.len(), 2, "the worker is silent, too");
+        fine.set_leaving();
+        assert!(alive(&fine, NOW).is_good());
+        assert_eq!(ready(&fine, NOW).reasons, ["the server is about to stop"]);
+    }
+}

@@ -1,0 +1,115 @@
+//! What a worker has done so far: answers, how long they took, bytes, connections. Not here: caches, sums over workers.
+
+use std::iter;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// The upper bounds of the buckets in which answers are counted by the time they took, in microseconds. Behind them is one
+/// more, without a bound.
+const LATENCY_BOUNDS: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];
+
+/// Counters that only grow. The worker's event loop alone writes them, so an addition need not be one atomic step.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub(crate) struct Tally {
+    /// By the status's first digit; at 0, requests whose client left before there was an answer.
+    answers: [AtomicU64; 6],
+    body_bytes: AtomicU64,
+    latency_micros: AtomicU64,
+    latencies: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+    accepted: AtomicU64,
+    accept_errors: AtomicU64,
+}
+
+#[expect(dead_code, reason = "some of it is for figures that nobody asks for yet")]
+impl Tally {
+    /// A request is over: `class` is the first digit of its status, 0 where there was none.
+    pub(crate) fn answered(&self, class: u16, took: Duration, body_bytes: u64) {
+        let micros = took.as_secs() * 1_000_000 + u64::from(took.subsec_micros());
+        let within = LATENCY_BOUNDS.iter().position(|bound| micros <= *bound);
+        // Bytes and times first: who reads an answer's count finds them.
+        add(&self.body_bytes, body_bytes);
+        add(&self.latency_micros, micros);
+        add(&self.latencies[within.unwrap_or(LATENCY_BOUNDS.len())], 1);
+        add(self.answers.get(usize::from(class)).unwrap_or(&self.answers[0]), 1);
+    }
+
+    pub(crate) fn accepted(&self) {
+        add(&self.accepted, 1);
+    }
+
+    pub(crate) fn accept_failed(&self) {
+        add(&self.accept_errors, 1);
+    }
+
+    pub(super) fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
+        let Tally { answers, body_bytes, latency_micros, latencies, accepted, accept_errors } = self;
+        let single = [body_bytes, latency_micros, accepted, accept_errors];
+        answers.iter().chain(latencies).chain(single)
+    }
+
+    /// Requests that are over.
+    pub(crate) fn requests(&self) -> u64 {
+        self.answers().iter().fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+
+    /// By the status's first digit; at 0, those without an answer.
+    pub(crate) fn answers(&self) -> [u64; 6] {
+        self.answers.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    /// Each bound with how many answers took no longer, the last one without a bound; and the sum of all times.
+    pub(crate) fn latencies(&self) -> (Vec<(Option<u64>, u64)>, Duration) {
+        let bounds = LATENCY_BOUNDS.iter().copied().map(Some).chain(iter::once(None));
+        let counts = self.latencies.iter().scan(0_u64, |sum, count| {
+            *sum = sum.wrapping_add(count.load(Relaxed));
+            Some(*sum)
+        });
+        (bounds.zip(counts).collect(), Duration::from_micros(self.latency_micros.load(Relaxed)))
+    }
+
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.body_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn accepts(&self) -> u64 {
+        self.accepted.load(Relaxed)
+    }
+
+    pub(crate) fn accept_errors(&self) -> u64 {
+        self.accept_errors.load(Relaxed)
+    }
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(count), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_counted_in_the_bucket_of_its_time_and_in_all_above() {
+        let tally = Tally::default();
+        for micros in [0, 500, 501, 10_000_000, 10_000_001] {
+            tally.answered(2, Duration::from_micros(micros), 0);
+        }
+        let (buckets, sum) = tally.latencies();
+        let count = |bound| buckets.iter().find(|(upper, _)| *upper == bound).unwrap().1;
+        assert_eq!([Some(500), Some(1_000), Some(10_000_000), None].map(count), [2, 3, 4, 5]);
+        assert_eq!(sum, Duration::from_micros(20_001_002));
+    }
+
+    #[test]
+    fn answers_are_counted_by_class_and_nonsense_counts_as_none() {
+        let tally = Tally::default();
+        for class in [2, 2, 4, 0, 9] {
+            tally.answered(class, Duration::ZERO, 10);
+        }
+        assert_eq!((tally.answers(), tally.requests(), tally.body_bytes()), ([2, 0, 2, 0, 1, 0], 5, 50));
+    }
+}
