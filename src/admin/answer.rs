@@ -1,6 +1,6 @@
 //! Which question has which answer. Not here: what is in the answers.
 
-use super::{Desk, health};
+use super::{Desk, health, metrics, status};
 use crate::scoreboard::now_millis;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -8,6 +8,8 @@ use http_body_util::Full;
 use serde_json::Value;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+/// Prometheus's text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
 pub(super) fn answer(desk: &Desk, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -20,7 +22,12 @@ pub(super) fn answer(desk: &Desk, method: &Method, path: &str) -> Response<Full<
     match path {
         "/healthz" => judged(&health::alive(&desk.board, now)),
         "/readyz" => judged(&health::ready(&desk.board, now)),
-        _ => text(StatusCode::NOT_FOUND, "there are /healthz and /readyz\n"),
+        "/metrics" => match metrics::expose(&desk.board, now) {
+            Some(text) => whole(StatusCode::OK, METRICS, text),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "the figures are being moved\n"),
+        },
+        "/status" => json(StatusCode::OK, &status::tell(&desk.board, &desk.settings, now)),
+        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /metrics and /status\n"),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A master or an event loop that was silent for so long hangs, as far as can be told from outside.
-const SILENT: Duration = Duration::from_secs(2);
+pub(super) const SILENT: Duration = Duration::from_secs(2);
 
 /// What was looked at, and all that is wrong with it.
 #[derive(Debug, PartialEq, Eq)]

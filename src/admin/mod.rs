@@ -3,7 +3,11 @@
 //! Not here: who starts it anew when it dies (the master).
 
 mod answer;
+mod exposition;
 mod health;
+mod metrics;
+mod process;
+mod status;
 
 use crate::config::Settings;
 use crate::logging;
@@ -57,7 +61,6 @@ pub(crate) fn work(post: Post) -> i32 {
 
 /// What all answers come from.
 struct Desk {
-    #[expect(dead_code, reason = "for /status")]
     settings: Settings,
     board: Board,
     places: Arc<Semaphore>,

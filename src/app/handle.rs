@@ -170,6 +170,13 @@ impl Worker {
         self.inner.threads.outlived(grace)
     }
 
+    /// Shows on the board how the database's pool stands.
+    pub(crate) fn show_pool(&self) {
+        if let Some(database) = &self.inner.database {
+            database.show(self.inner.board.seat(self.inner.slot));
+        }
+    }
+
     /// Closes the connections that nobody uses, for at most `SHUT_DOWN_WAIT`. The process is expected to exit next.
     pub(crate) fn shut_down(&self) {
         self.inner.threads.close();

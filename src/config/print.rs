@@ -7,14 +7,22 @@ use super::{Origin, Settings};
 use std::fmt::Write;
 
 impl Settings {
+    /// Every setting in force: its key, its value as it would stand in the file, and where it comes from; secrets masked.
+    pub(crate) fn in_force(&self) -> impl Iterator<Item = (&'static str, String, String)> {
+        SETTINGS.iter().map(|setting| {
+            let origin = self.origins.get(setting.key).unwrap_or(&Origin::Default);
+            (setting.key, (setting.show)(self), origin.to_string())
+        })
+    }
+
     /// Every setting in force with where it comes from, as TOML; secrets are masked.
     pub fn print(&self) -> String {
-        let lines: Vec<(Option<&str>, String, String)> = SETTINGS
-            .iter()
-            .map(|setting| {
-                let value = format!("{} = {}", setting.name(), (setting.show)(self));
-                let origin = self.origins.get(setting.key).unwrap_or(&Origin::Default);
-                (setting.section(), value, origin.to_string())
+        let lines: Vec<(Option<&str>, String, String)> = self
+            .in_force()
+            .map(|(key, value, origin)| {
+                let (section, name) =
+                    key.split_once('.').map_or((None, key), |(section, name)| (Some(section), name));
+                (section, format!("{name} = {value}"), origin)
             })
             .collect();
         let width = lines.iter().map(|(_, value, _)| value.len()).max().unwrap_or(0).min(60);

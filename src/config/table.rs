@@ -666,7 +666,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         [admin.bind],
         v::show_admin_bind,
         "off, auto, unix:PATH, HOST:PORT, :PORT or [::1]:PORT",
-        "Where a process of its own answers /healthz and /readyz. auto: a socket in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/ferricorn, for the server's user alone; off where neither is set. It asks nobody who he is, so give a TCP address only where all who reach it may know."
+        "Where a process of its own answers /healthz, /readyz, /metrics and /status. auto: a socket in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/ferricorn, for the server's user alone; off where neither is set. It asks nobody who he is, so give a TCP address only where all who reach it may know."
     ),
 ];
 

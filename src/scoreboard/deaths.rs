@@ -4,6 +4,7 @@
 
 use super::in_flight::{RECORDS, Record, Requests, SeenRequest};
 use super::text::Text;
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -82,6 +83,19 @@ impl Deaths {
         Some((death, entry.lost.iter().filter_map(|record| record.see(at)).collect()))
     }
 
+    /// All that are kept, the latest first, with how long ago each was and the requests that it cost.
+    pub(crate) fn all(&self, now: u64) -> Vec<(Duration, Death, Vec<SeenRequest>)> {
+        let mut numbers: Vec<u64> = self.entries.iter().map(|entry| entry.number.load(Relaxed)).collect();
+        numbers.sort_unstable_by_key(|number| Reverse(*number));
+        let found = numbers.into_iter().filter_map(|number| {
+            let (death, lost) = self.read(number)?;
+            let ago = Duration::from_millis(now.saturating_sub(self.entry(number).at.load(Relaxed)));
+            // One that was overwritten meanwhile is neither of the two.
+            (self.entry(number).number.load(Relaxed) == number).then_some((ago, death, lost))
+        });
+        found.collect()
+    }
+
     fn entry(&self, number: u64) -> &Entry {
         &self.entries[(number % KEPT) as usize]
     }
@@ -114,6 +128,10 @@ mod tests {
         seat.clear();
         let kept: Vec<u64> = (0..2 * KEPT).filter(|number| board.deaths.read(*number).is_some()).collect();
         assert_eq!(kept, (4..=KEPT + 3).collect::<Vec<u64>>());
+        let all = board.deaths.all(6000);
+        let pids: Vec<u64> = all.iter().map(|(_, death, _)| u64::from(death.pid)).collect();
+        assert_eq!(pids, (4..=KEPT + 3).rev().collect::<Vec<u64>>());
+        assert_eq!(all[0].0, Duration::from_secs(1));
         let lost = SeenRequest {
             method: "POST".into(),
             path: "/buy".into(),

@@ -124,6 +124,11 @@ impl Requests {
         self.records.iter().for_each(Record::clear);
     }
 
+    /// Those with a record.
+    pub(crate) fn see(&self, now: u64) -> impl Iterator<Item = SeenRequest> {
+        self.records.iter().filter_map(move |record| record.see(now))
+    }
+
     /// How many are under way, those without a record included.
     pub(crate) fn count(&self) -> u32 {
         let under_way = |record: &&Record| RequestPhase::of(record.state.load(Relaxed)).is_some();

@@ -14,12 +14,13 @@ use standing::Head;
 
 pub(crate) use deaths::{Death, Deaths};
 pub(crate) use generations::{Generations, Slot, SlotHasher};
-pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests};
+pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests, SeenRequest};
 pub(crate) use standing::{Reason, Standing, Tenure};
 pub(crate) use tally::Tally;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::time::{ClockId, clock_gettime};
+use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -38,6 +39,12 @@ pub(crate) struct Seat {
     pub(crate) beat_at: AtomicU64,
     pub(crate) cache_hits: AtomicU64,
     pub(crate) cache_misses: AtomicU64,
+    /// Its database connections: how many there are, how many of these are idle, and who waits for one; as of the last sweep.
+    pub(crate) pool_connections: AtomicU32,
+    pub(crate) pool_idle: AtomicU32,
+    pub(crate) pool_waiting: AtomicU32,
+    /// Waits for one that took too long.
+    pub(crate) pool_timeouts: AtomicU64,
     /// What it has done.
     pub(crate) tally: Tally,
     /// Who sits here, as the master has it.
@@ -52,6 +59,12 @@ pub(crate) fn now_millis() -> u64 {
     Duration::from(now).as_millis() as u64
 }
 
+/// Microseconds on the same clock, for what is measured at each request.
+pub(crate) fn now_micros() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has this clock");
+    now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
+}
+
 /// What a worker says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -61,6 +74,17 @@ pub(crate) enum Phase {
     /// Serves, and asks for a successor.
     Retiring = 2,
     Draining = 3,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Booting => "booting",
+            Phase::Serving => "serving",
+            Phase::Retiring => "retiring",
+            Phase::Draining => "draining",
+        })
+    }
 }
 
 impl Seat {
@@ -80,7 +104,9 @@ impl Seat {
     /// Makes the seat ready for its next worker.
     pub(crate) fn clear(&self) {
         self.set_phase(Phase::Booting);
-        self.connections.store(0, Ordering::Relaxed);
+        for gauge in [&self.connections, &self.pool_connections, &self.pool_idle, &self.pool_waiting] {
+            gauge.store(0, Ordering::Relaxed);
+        }
         for counter in [&self.heartbeat, &self.beat_at].into_iter().chain(self.counters()) {
             counter.store(0, Ordering::Relaxed);
         }
@@ -90,7 +116,7 @@ impl Seat {
 
     /// What only grows while somebody sits here.
     fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
-        self.tally.counters().chain([&self.cache_hits, &self.cache_misses])
+        self.tally.counters().chain([&self.cache_hits, &self.cache_misses, &self.pool_timeouts])
     }
 
     /// Adds what was counted here to another seat's counters.
@@ -118,7 +144,6 @@ pub(crate) struct Board {
     pub(crate) generations: Generations,
 }
 
-#[expect(dead_code, reason = "some of it is for figures that nobody asks for yet")]
 impl Board {
     /// # Errors
     /// When the kernel has no memory to map.
@@ -277,7 +302,7 @@ mod tests {
         let board = Board::stub(3);
         let seat = board.take_seat(2);
         seat.set_phase(Phase::Draining);
-        seat.tally.answered(2, Duration::from_millis(3), 100);
+        seat.tally.answered(2, 3000, 100);
         seat.clear();
         assert_eq!(seat.phase(), Phase::Booting);
         assert_eq!(seat.tally.requests(), 0);
@@ -288,10 +313,10 @@ mod tests {
         let board = Board::stub(2);
         let [seat, other] = [0, 1].map(|slot| board.take_seat(slot));
         for _ in 0..3 {
-            seat.tally.answered(2, Duration::from_millis(3), 100);
+            seat.tally.answered(2, 3000, 100);
             seat.cache_hits.fetch_add(1, Ordering::Relaxed);
         }
-        other.tally.answered(5, Duration::from_secs(100), 1);
+        other.tally.answered(5, 100_000_000, 1);
         let counts = || {
             let sum = board.sum().unwrap();
             (sum.tally.requests(), sum.tally.body_bytes(), sum.cache_hits.load(Ordering::Relaxed))
@@ -299,7 +324,7 @@ mod tests {
         assert_eq!(counts(), (4, 301, 3));
         board.vacate(seat, Reason::Killed);
         assert_eq!((counts(), seat.tally.requests()), ((4, 301, 3), 0));
-        board.take_seat(0).tally.answered(2, Duration::ZERO, 0);
+        board.take_seat(0).tally.answered(2, 0, 0);
         board.vacate(board.seat(0), Reason::Killed);
         assert_eq!((counts(), board.ends(Reason::Killed), board.ends(Reason::Left)), ((5, 301, 3), 2, 0));
         board.head.folds.fetch_add(1, Ordering::Relaxed);

@@ -119,7 +119,6 @@ pub(crate) struct Tenure {
     since: AtomicU64,
 }
 
-#[expect(dead_code, reason = "some of it is for figures that nobody asks for yet")]
 impl Tenure {
     pub(crate) fn begin(&self, pid: u32, generation: u64) {
         self.since.store(now_millis(), Relaxed);

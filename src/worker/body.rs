@@ -14,7 +14,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 /// A request's body: at most `limit_request_body` bytes.
 pub(super) struct RequestBody {
@@ -94,16 +93,14 @@ impl Body for RequestBody {
 pub(super) struct Ticket {
     watched: Arc<Watched>,
     line: Option<Line>,
-    began: Instant,
-    /// The first digit of the answer's status; 0: there was none.
-    class: u16,
     bytes: u64,
 }
 
 impl Ticket {
     pub(super) fn new<B>(watched: &Arc<Watched>, request: &Request<B>) -> Ticket {
+        watched.begin();
         let line = watched.floor.access_log.as_ref().map(|_| Line::new(request));
-        Ticket { watched: watched.clone(), line, began: Instant::now(), class: 0, bytes: 0 }
+        Ticket { watched: watched.clone(), line, bytes: 0 }
     }
 
     pub(super) fn floor(&self) -> &Floor {
@@ -111,7 +108,7 @@ impl Ticket {
     }
 
     pub(super) fn with(mut self, status: StatusCode) -> Ticket {
-        self.class = status.as_u16() / 100;
+        self.watched.class.store((status.as_u16() / 100) as u8, Ordering::Relaxed);
         if let Some(line) = &mut self.line {
             line.status = status;
         }
@@ -123,7 +120,8 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let floor = &self.watched.floor;
         self.watched.answered();
-        floor.seat.tally.answered(self.class, self.began.elapsed(), self.bytes);
+        let (class, took) = self.watched.finish();
+        floor.seat.tally.answered(class, took, self.bytes);
         let served = floor.served.fetch_add(1, Ordering::Relaxed) + 1;
         if served == floor.max_requests {
             floor.retire("max_requests");

@@ -5,7 +5,7 @@ use super::answer::Answering;
 use super::stream::{Shared, Stream};
 use super::{App, BoxError, Floor, access_log};
 use crate::app::Peer;
-use crate::scoreboard::Place;
+use crate::scoreboard::{Place, now_micros};
 use bytes::Bytes;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -64,6 +64,10 @@ pub(super) struct Watched {
     pub(super) body_left: AtomicBool,
     /// The app waits for more of the body: what is slow is the client.
     pub(super) body_awaited: AtomicBool,
+    /// When the request under way began, in `now_micros`, and the first digit of its answer's status; 0: there is none yet.
+    /// Here and not with the request, which is moved about.
+    began: AtomicU64,
+    pub(super) class: AtomicU8,
     /// The answer has begun: the server may no longer write one of its own.
     pub(super) answering: AtomicBool,
     /// The request under way, on the board.
@@ -94,6 +98,18 @@ impl Watched {
 
     pub(super) fn since(&self) -> u64 {
         self.since.load(Ordering::Relaxed)
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self) {
+        self.began.store(now_micros(), Ordering::Relaxed);
+        self.class.store(0, Ordering::Relaxed);
+    }
+
+    /// It is over: the first digit of its answer's status, and how many microseconds it took.
+    pub(super) fn finish(&self) -> (u8, u64) {
+        let took = now_micros().saturating_sub(self.began.load(Ordering::Relaxed));
+        (self.class.load(Ordering::Relaxed), took)
     }
 
     /// The answer is complete: what comes now is another request.
@@ -189,6 +205,8 @@ where
         ahead: AtomicBool::new(false),
         body_left: AtomicBool::new(false),
         body_awaited: AtomicBool::new(false),
+        began: AtomicU64::new(0),
+        class: AtomicU8::new(0),
         answering: AtomicBool::new(false),
         place: Place::default(),
         task: Mutex::new(None),

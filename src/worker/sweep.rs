@@ -32,6 +32,7 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
         floor.coarse_now.store(now, Ordering::Relaxed);
         floor.seat.heartbeat.fetch_add(1, Ordering::Relaxed);
         floor.seat.beat_at.store(now, Ordering::Relaxed);
+        worker.show_pool();
         let mut overdue = Vec::new();
         floor.connections.each(|watched| {
             overdue.extend(verdict(watched, now, &floor.settings).map(|end| (watched.clone(), end)));

@@ -20,6 +20,7 @@ mod fork_failure;
 mod inherited;
 mod limits;
 mod main_job;
+mod metrics;
 mod obituary;
 mod options;
 mod place;

@@ -15,6 +15,7 @@ pub use self::sqlite::SqliteSession;
 
 use super::blocking::Threads;
 use crate::config::{DatabaseUrl, Settings};
+use crate::scoreboard::Seat;
 use std::sync::Arc;
 
 /// The configured database, whichever it is; a handle, cheap to clone.
@@ -37,6 +38,14 @@ impl Database {
                 let connect = sqlite::connector(path.clone(), &settings.database);
                 Some(Database::Sqlite(Pool::new(&settings.database, threads, connect)))
             }
+        }
+    }
+
+    /// Shows on the worker's seat how the pool stands.
+    pub(crate) fn show(&self, seat: &Seat) {
+        match self {
+            Database::Postgres(pool) => pool.show(seat),
+            Database::Sqlite(pool) => pool.show(seat),
         }
     }
 

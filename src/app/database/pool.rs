@@ -12,9 +12,9 @@ use super::health::{Connect, Goodbye, Health, Manager, Session, say_goodbye};
 use crate::app::Error;
 use crate::app::blocking::Threads;
 use crate::config::DatabaseSettings;
-use crate::scoreboard::{InFlight, RequestPhase};
+use crate::scoreboard::{InFlight, RequestPhase, Seat};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -49,6 +49,7 @@ struct Inner<C: Session> {
     threads: Arc<Threads>,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
+    timeouts: AtomicU64,
     max_waiting: usize,
     timeout: Duration,
 }
@@ -82,6 +83,7 @@ impl<C: Session> Pool<C> {
             threads,
             permits: Arc::new(Semaphore::new(pool_size.min(Semaphore::MAX_PERMITS))),
             waiting: AtomicUsize::new(0),
+            timeouts: AtomicU64::new(0),
             timeout: settings.pool_timeout,
         };
         Pool { inner: Arc::new(inner) }
@@ -113,6 +115,17 @@ impl<C: Session> Pool<C> {
         F: FnOnce(&mut C) -> Result<T, Error> + Send + 'static,
     {
         self.call(move |session| in_transaction(session, work)).await
+    }
+
+    /// Shows on the worker's seat how it stands.
+    pub(super) fn show(&self, seat: &Seat) {
+        let inner = &self.inner;
+        let state = inner.connections.lock().expect(UNPOISONED).as_ref().map(r2d2::Pool::state);
+        let (connections, idle) = state.map_or((0, 0), |state| (state.connections, state.idle_connections));
+        seat.pool_connections.store(connections, Relaxed);
+        seat.pool_idle.store(idle, Relaxed);
+        seat.pool_waiting.store(inner.waiting.load(Relaxed) as u32, Relaxed);
+        seat.pool_timeouts.store(inner.timeouts.load(Relaxed), Relaxed);
     }
 
     /// Closes what is idle, and blocks meanwhile.
@@ -216,6 +229,7 @@ impl<C: Session> Inner<C> {
         let connections = self.connections.lock().expect(UNPOISONED);
         let none_left = connections.as_ref().is_none_or(|pool| pool.state().connections == 0);
         if !none_left {
+            self.timeouts.fetch_add(1, Relaxed);
             return Error::PoolTimeout;
         }
         let reason = self.health.down();

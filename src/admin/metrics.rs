@@ -1,0 +1,119 @@
+//! The figures, over all workers. What is counted goes on over their deaths and over reloads: the board keeps what the
+//! dead counted. It begins anew with a new master. Not here: how a figure is written down.
+
+use super::exposition::Exposition;
+use super::health::SILENT;
+use super::process;
+use crate::scoreboard::{Board, Phase, Reason, Seat};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// How often a sum is tried that a worker's end came in the way of. Such an end takes a microsecond to write down.
+const TRIES: usize = 1000;
+
+/// `None` where the board is not to be had: the master was stopped while it wrote there.
+pub(super) fn expose(board: &Board, now: u64) -> Option<String> {
+    let sum = (0..TRIES).find_map(|_| board.sum())?;
+    let mut out = Exposition::default();
+    server(&mut out, board, now);
+    requests(&mut out, &sum);
+    now_in_use(&mut out, board);
+    each_worker(&mut out, board, now);
+    Some(out.finish())
+}
+
+fn server(out: &mut Exposition, board: &Board, now: u64) {
+    let standing = board.standing();
+    let since = |then: u64| Duration::from_millis(now.saturating_sub(then)).as_secs_f64();
+    out.gauge("ferricorn_build_info", "1, with the server's version.").with(
+        "version",
+        env!("CARGO_PKG_VERSION"),
+        1,
+    );
+    out.gauge("ferricorn_uptime_seconds", "Since the master started.").is(since(standing.started));
+    let help = "Since the master's loop last turned, as far as can be seen.";
+    out.gauge("ferricorn_master_silent_seconds", help).is(since(standing.said));
+    out.gauge("ferricorn_generation", "Of the settings that serve.").is(standing.generation);
+    let (adopted, refused) = board.reload_counts();
+    let mut reloads = out.counter("ferricorn_reloads_total", "Reloads that came to an end.");
+    reloads.with("outcome", "adopted", adopted);
+    reloads.with("outcome", "refused", refused);
+    out.gauge("ferricorn_workers_wanted", "Workers that there should be.").is(standing.workers_wanted);
+    let mut workers = out.gauge("ferricorn_workers", "Workers by what they are about.");
+    for phase in [Phase::Booting, Phase::Serving, Phase::Retiring, Phase::Draining] {
+        let are_so = |seat: &Seat| seat.tenure.pid().is_some() && seat.phase() == phase;
+        workers.with("state", phase, board.seats_used().filter(|(_, seat)| are_so(seat)).count());
+    }
+    let is_silent = |seat: &Seat| seat.phase() != Phase::Booting && seat.silence(now) >= SILENT;
+    out.gauge("ferricorn_workers_silent", "Workers whose event loop has not turned for 2 s.")
+        .is(board.seats_used().filter(|(_, seat)| is_silent(seat)).count());
+    let mut ends = out.counter("ferricorn_worker_ends_total", "Workers that ended, by why.");
+    for reason in Reason::ALL {
+        ends.with("reason", reason, board.ends(reason));
+    }
+}
+
+fn requests(out: &mut Exposition, sum: &Seat) {
+    let tally = &sum.tally;
+    let help = "Requests that are over, by the class of the answer's status; none: the client left before.";
+    let mut answers = out.counter("ferricorn_requests_total", help);
+    for (class, count) in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(tally.answers()) {
+        answers.with("class", class, count);
+    }
+    let (buckets, time) = tally.latencies();
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    let buckets: Vec<_> = buckets.into_iter().map(|(bound, count)| (bound.map(seconds), count)).collect();
+    let help = "From the end of a request's head to the end of its answer.";
+    out.histogram("ferricorn_request_duration_seconds", help, &buckets, time.as_secs_f64());
+    out.counter("ferricorn_response_body_bytes_total", "Bytes of answers' bodies.").is(tally.body_bytes());
+    out.counter("ferricorn_connections_accepted_total", "Connections that workers took.").is(tally.accepts());
+    out.counter("ferricorn_accept_errors_total", "Connections that could not be taken.")
+        .is(tally.accept_errors());
+    let count = |counter: &AtomicU64| counter.load(Relaxed);
+    out.counter("ferricorn_cache_hits_total", "Look-ups that a cache answered.").is(count(&sum.cache_hits));
+    out.counter("ferricorn_cache_misses_total", "Look-ups that no cache answered.")
+        .is(count(&sum.cache_misses));
+    let help = "Waits for a database connection that took longer than pool_timeout.";
+    out.counter("ferricorn_pool_timeouts_total", help).is(count(&sum.pool_timeouts));
+}
+
+fn now_in_use(out: &mut Exposition, board: &Board) {
+    let sum = |figure: fn(&Seat) -> u32| -> u64 {
+        board.seats_used().map(|(_, seat)| u64::from(figure(seat))).sum()
+    };
+    out.gauge("ferricorn_connections_open", "Clients' connections.")
+        .is(sum(|seat| seat.connections.load(Relaxed)));
+    out.gauge("ferricorn_requests_in_flight", "Requests under way.").is(sum(|seat| seat.in_flight.count()));
+    out.gauge("ferricorn_pool_connections", "Database connections that are open.")
+        .is(sum(|seat| seat.pool_connections.load(Relaxed)));
+    out.gauge("ferricorn_pool_idle", "Database connections that nobody uses.")
+        .is(sum(|seat| seat.pool_idle.load(Relaxed)));
+    out.gauge("ferricorn_pool_waiting", "Calls that wait for a database connection.")
+        .is(sum(|seat| seat.pool_waiting.load(Relaxed)));
+}
+
+/// By slot: these begin anew with each worker.
+fn each_worker(out: &mut Exposition, board: &Board, now: u64) {
+    let workers: Vec<_> = board
+        .seats_used()
+        .filter_map(|(slot, seat)| Some((slot, seat.tenure.since(), process::usage(seat.tenure.pid()?))))
+        .collect();
+    let mut uptime = out.gauge("ferricorn_worker_uptime_seconds", "Since the worker was forked.");
+    for (slot, since, _) in &workers {
+        uptime.with("slot", slot, Duration::from_millis(now.saturating_sub(*since)).as_secs_f64());
+    }
+    let used = || workers.iter().filter_map(|(slot, _, usage)| Some((slot, usage.as_ref()?)));
+    let mut cpu = out.counter("ferricorn_worker_cpu_seconds_total", "Processor time of the worker.");
+    for (slot, usage) in used() {
+        cpu.with("slot", slot, usage.cpu.as_secs_f64());
+    }
+    let mut resident = out.gauge("ferricorn_worker_resident_bytes", "Memory of the worker that is there.");
+    for (slot, usage) in used() {
+        resident.with("slot", slot, usage.resident_bytes);
+    }
+    let mut anonymous =
+        out.gauge("ferricorn_worker_anonymous_bytes", "What of it no file backs: heap and stacks.");
+    for (slot, usage) in used() {
+        anonymous.with("slot", slot, usage.anonymous_bytes);
+    }
+}

@@ -1,0 +1,94 @@
+//! All that is known of the server, for people and their tools. What workers wrote is escaped and cut; secrets are masked.
+//! A key may be added to it any time; for any other change `schema` is raised. Not here: judgements.
+
+use super::process;
+use crate::config::Settings;
+use crate::scoreboard::{Board, Seat, SeenRequest};
+use serde_json::{Map, Value, json};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+const SCHEMA: u32 = 1;
+
+pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
+    let standing = board.standing();
+    let (reloads, last_reload) = board.reloads();
+    let workers: Vec<Value> = board.seats_used().filter_map(|(slot, seat)| worker(slot, seat, now)).collect();
+    json!({
+        "schema": SCHEMA,
+        "server": {
+            "version": env!("CARGO_PKG_VERSION"),
+            "master_pid": std::os::unix::process::parent_id(),
+            "uptime_seconds": since(standing.started, now),
+            "master_silent_seconds": since(standing.said, now),
+            "generation": standing.generation,
+            "workers_wanted": standing.workers_wanted,
+            "is_leaving": board.is_leaving() || standing.is_stopping,
+            "reloads": reloads,
+            "last_reload": last_reload,
+        },
+        "workers": workers,
+        "deaths": deaths(board, now),
+        "settings": in_force(settings),
+    })
+}
+
+/// `None` where nobody sits.
+fn worker(slot: usize, seat: &Seat, now: u64) -> Option<Value> {
+    let pid = seat.tenure.pid()?;
+    let usage = process::usage(pid);
+    let in_flight: Vec<Value> = seat.in_flight.see(now).map(|seen| request(&seen)).collect();
+    Some(json!({
+        "slot": slot,
+        "pid": pid,
+        "generation": seat.tenure.generation(),
+        "state": seat.phase().to_string(),
+        "uptime_seconds": since(seat.tenure.since(), now),
+        "silent_seconds": seat.silence(now).as_secs_f64(),
+        "requests": seat.tally.requests(),
+        "connections": seat.connections.load(Relaxed),
+        "in_flight": seat.in_flight.count(),
+        "requests_in_flight": in_flight,
+        "cpu_seconds": usage.as_ref().map(|usage| usage.cpu.as_secs_f64()),
+        "resident_bytes": usage.as_ref().map(|usage| usage.resident_bytes),
+        "anonymous_bytes": usage.as_ref().map(|usage| usage.anonymous_bytes),
+    }))
+}
+
+fn request(seen: &SeenRequest) -> Value {
+    json!({
+        "method": seen.method,
+        "path": seen.path,
+        "phase": seen.phase.to_string(),
+        "age_seconds": seen.age.as_secs_f64(),
+    })
+}
+
+/// The latest first.
+fn deaths(board: &Board, now: u64) -> Vec<Value> {
+    let told = board.deaths.all(now).into_iter().map(|(ago, death, lost)| {
+        json!({
+            "ago_seconds": ago.as_secs_f64(),
+            "slot": death.slot,
+            "pid": death.pid,
+            "cause": death.cause,
+            "age_seconds": death.age.as_secs_f64(),
+            "requests": death.requests,
+            "in_flight": death.in_flight,
+            "requests_in_flight": lost.iter().map(request).collect::<Vec<Value>>(),
+        })
+    });
+    told.collect()
+}
+
+/// Each value as it would stand in the file.
+fn in_force(settings: &Settings) -> Map<String, Value> {
+    let told = settings
+        .in_force()
+        .map(|(key, value, origin)| (key.to_owned(), json!({ "value": value, "origin": origin })));
+    told.collect()
+}
+
+fn since(then: u64, now: u64) -> f64 {
+    Duration::from_millis(now.saturating_sub(then)).as_secs_f64()
+}

@@ -1,0 +1,247 @@
+//! `/metrics` and `/status`: that they are well-formed, that they are right, and that what is counted never falls back.
+
+use crate::support::{DEADLINE, Load, Program, Said, Server, alone, eventually};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+/// A scrape: each sample's value under its name and labels, and which of them are counters.
+#[derive(Debug, Default)]
+struct Scrape {
+    samples: BTreeMap<String, f64>,
+    counters: BTreeSet<String>,
+}
+
+impl Scrape {
+    fn of(server: &Server) -> Scrape {
+        let answer = server.ask_admin("/metrics");
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        parse(&answer.text()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[track_caller]
+    fn value(&self, sample: &str) -> f64 {
+        *self.samples.get(sample).unwrap_or_else(|| panic!("no {sample} in {self:?}"))
+    }
+
+    /// What is counted over all workers; what has a slot begins anew with each worker.
+    fn totals(&self) -> impl Iterator<Item = (&String, f64)> {
+        self.counters.iter().filter(|name| !name.contains("slot=")).map(|name| (name, self.samples[name]))
+    }
+}
+
+/// The text format 0.0.4, stricter than its readers: each family once, with HELP, TYPE and its samples in a row.
+fn parse(text: &str) -> Result<Scrape, String> {
+    let mut scrape = Scrape::default();
+    let mut seen = BTreeSet::new();
+    let mut lines = text.strip_suffix('\n').ok_or("no line end at the end")?.split('\n').peekable();
+    while let Some(line) = lines.next() {
+        let help = line.strip_prefix("# HELP ").ok_or_else(|| format!("HELP expected: {line:?}"))?;
+        let (name, help) = help.split_once(' ').ok_or_else(|| format!("no help: {line:?}"))?;
+        check(is_name(name) && !help.is_empty() && seen.insert(name), line)?;
+        let line = lines.next().unwrap_or_default();
+        let kind = line
+            .strip_prefix(&format!("# TYPE {name} "))
+            .ok_or_else(|| format!("TYPE expected: {line:?}"))?;
+        check(["counter", "gauge", "histogram"].contains(&kind), line)?;
+        check((kind == "counter") == name.ends_with("_total"), line)?;
+        let mut of_family = Vec::new();
+        while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
+            let (key, value) = line.rsplit_once(' ').ok_or_else(|| format!("no value: {line:?}"))?;
+            let value: f64 = value.parse().map_err(|_| format!("no number: {line:?}"))?;
+            let (sample, labels) = match key.split_once('{') {
+                Some((sample, labels)) => (sample, labels.strip_suffix('}').ok_or("no brace")?),
+                None => (key, ""),
+            };
+            let suffix = sample.strip_prefix(name).ok_or_else(|| format!("not of {name}: {line:?}"))?;
+            let fits = if kind == "histogram" {
+                ["_bucket", "_sum", "_count"].contains(&suffix)
+            } else {
+                suffix.is_empty()
+            };
+            check(fits && are_labels(labels) && value.is_finite() && value >= 0.0, line)?;
+            check(scrape.samples.insert(key.to_owned(), value).is_none(), line)?;
+            if kind != "gauge" {
+                scrape.counters.insert(key.to_owned());
+            }
+            of_family.push((suffix.to_owned(), labels.to_owned(), value));
+        }
+        if kind == "histogram" {
+            check_histogram(name, &of_family)?;
+        }
+    }
+    Ok(scrape)
+}
+
+fn check(holds: bool, line: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("against the format: {line:?}")) }
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}
+
+fn are_labels(labels: &str) -> bool {
+    labels.is_empty()
+        || labels.split(',').all(|label| {
+            let Some((name, value)) = label.split_once("=\"") else { return false };
+            let value = value.strip_suffix('"').unwrap_or("\"");
+            is_name(name) && !value.contains(['"', '\\'])
+        })
+}
+
+/// Bounds and counts rise, the last bound is infinite, and its count is the count of all.
+fn check_histogram(name: &str, samples: &[(String, String, f64)]) -> Result<(), String> {
+    let of = |kind: &'static str| samples.iter().filter(move |(suffix, ..)| suffix == kind);
+    let buckets: Vec<(f64, f64)> = of("_bucket")
+        .map(|(_, labels, count)| {
+            let bound = labels.strip_prefix("le=\"").and_then(|bound| bound.strip_suffix('"'));
+            let bound = bound.and_then(|bound| bound.parse().ok()).ok_or(format!("no bound: {labels}"))?;
+            Ok((bound, *count))
+        })
+        .collect::<Result<_, String>>()?;
+    let rises = buckets.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+    let last = buckets.last().ok_or("no bucket")?;
+    let count = of("_count").next().ok_or("no count")?.2;
+    check(rises && last.0 == f64::INFINITY && last.1 == count && of("_sum").count() == 1, name)
+}
+
+#[test]
+fn the_parser_refuses_what_is_wrong() {
+    let good = "# HELP a_total A.\n# TYPE a_total counter\na_total{b=\"c\"} 1\n";
+    assert!(parse(good).is_ok());
+    let histogram = |buckets: &str| format!("# HELP h H.\n# TYPE h histogram\n{buckets}h_sum 1\nh_count 2\n");
+    assert!(parse(&histogram("h_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\n")).is_ok());
+    for wrong in [
+        "a_total 1\n".to_owned(),
+        good.trim_end().to_owned(),
+        good.replace("counter", "gauge"),
+        good.replace("# HELP a_total A.\n", ""),
+        good.replace("{b=\"c\"}", "{b=c}"),
+        good.replace(" 1\n", " one\n"),
+        good.replace("a_total{", "b_total{"),
+        good.repeat(2),
+        histogram("h_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 1\n"),
+        histogram("h_bucket{le=\"1\"} 2\n"),
+    ] {
+        assert!(parse(&wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn every_request_is_counted_once_with_its_class_time_and_bytes() {
+    let mut server = Program::probe().workers(2).args("--admin-bind 127.0.0.1:0 --timeout 30s").start();
+    for _ in 0..20 {
+        assert_eq!(server.get("/bytes?n=1000").status, 200);
+    }
+    assert_eq!(server.get("/nowhere").status, 404);
+    assert_eq!(server.get("/panic").status, 500);
+    assert_eq!(server.get("/sleep?ms=600").status, 200);
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.0\r\nbad head\r\n\r\n").unwrap();
+    let _ = client.read();
+    drop(client);
+    let counted = |scrape: &Scrape, class: &str| {
+        scrape.value(&format!("ferricorn_requests_total{{class=\"{class}\"}}"))
+    };
+    // An answer is counted when the worker is rid of it, which may be after the client has it.
+    eventually(DEADLINE, "all are counted", || counted(&Scrape::of(&server), "2xx") == 21.0);
+    let scrape = Scrape::of(&server);
+    assert_eq!(
+        ["none", "1xx", "3xx", "4xx", "5xx"].map(|class| counted(&scrape, class)),
+        [0.0, 0.0, 0.0, 1.0, 1.0]
+    );
+    let within =
+        |bound: &str| scrape.value(&format!("ferricorn_request_duration_seconds_bucket{{le=\"{bound}\"}}"));
+    assert_eq!((within("0.5"), within("1"), within("+Inf")), (22.0, 23.0, 23.0));
+    let sum = scrape.value("ferricorn_request_duration_seconds_sum");
+    assert!((0.6..3.0).contains(&sum), "{sum}");
+    assert!(scrape.value("ferricorn_response_body_bytes_total") >= 20_000.0);
+    assert_eq!(scrape.value("ferricorn_connections_accepted_total"), 24.0);
+    assert_eq!(scrape.value("ferricorn_workers{state=\"serving\"}"), 2.0);
+    assert!(scrape.value("ferricorn_worker_resident_bytes{slot=\"1\"}") > 1e6);
+    server.stop();
+}
+
+#[test]
+fn counters_never_fall_over_kills_reloads_and_recycling_under_load() {
+    let _alone = alone();
+    let args = "--admin-bind 127.0.0.1:0 --max-requests 1500";
+    let server = Program::probe().workers(3).args(args).start();
+    let load = Load::on(server.target()).at_least(30_000).start();
+    let is_over = AtomicBool::new(false);
+    let scrapes = thread::scope(|scope| {
+        let scraping = scope.spawn(|| {
+            let (mut last, mut count) = (Scrape::of(&server), 0);
+            while !is_over.load(Ordering::Relaxed) {
+                let next = Scrape::of(&server);
+                for (name, before) in last.totals() {
+                    assert!(next.value(name) >= before, "{name} fell from {before} to {}", next.value(name));
+                }
+                (last, count) = (next, count + 1);
+            }
+            count
+        });
+        for round in 1..=5 {
+            load.wait_more(2000);
+            server.signal_to(server.workers()[0], SIGKILL);
+            load.wait_more(500);
+            server.signal(SIGHUP);
+            server.wait_count(Said::ReloadDone, round);
+        }
+        load.wait_answered(30_000);
+        is_over.store(true, Ordering::Relaxed);
+        scraping.join().unwrap()
+    });
+    let answered = load.answered();
+    load.finish();
+    let last = Scrape::of(&server);
+    let counted = last.value("ferricorn_requests_total{class=\"2xx\"}");
+    eprintln!("{scrapes} scrapes, {answered} answers, {counted} counted");
+    // What is lost are answers on their way when their worker was killed.
+    assert!(counted + 5.0 * 64.0 >= answered as f64, "{counted} of {answered}");
+    assert!(last.value("ferricorn_worker_ends_total{reason=\"killed\"}") >= 5.0);
+    assert!(last.value("ferricorn_worker_ends_total{reason=\"left\"}") >= 15.0);
+    assert_eq!(last.value("ferricorn_reloads_total{outcome=\"adopted\"}"), 5.0);
+    assert_eq!(last.value("ferricorn_generation"), 6.0);
+}
+
+#[test]
+fn the_status_tells_of_workers_requests_deaths_and_settings() {
+    let url = "[database]\nurl = \"postgres://me:geheim@127.0.0.1:1/d\"\n";
+    let server = Program::probe().workers(1).config(url).args("--admin-bind 127.0.0.1:0").start();
+    let worker = server.worker();
+    let mut client = server.connect();
+    client.send("GET /sleep?ms=20000&secret=1 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    let status = || server.ask_admin("/status").json();
+    eventually(DEADLINE, "the request is under way", || status()["workers"][0]["in_flight"] == 1);
+    let told = status();
+    assert_eq!((&told["schema"], &told["server"]["master_pid"]), (&1.into(), &server.pid().into()));
+    let seat = &told["workers"][0];
+    assert_eq!((&seat["pid"], &seat["state"], &seat["slot"]), (&worker.into(), &"serving".into(), &0.into()));
+    let request = &seat["requests_in_flight"][0];
+    assert_eq!((&request["method"], &request["path"]), (&"GET".into(), &"/sleep".into()), "and no query");
+    assert_eq!(told["settings"]["workers"]["value"], "1");
+    assert_eq!(told["settings"]["workers"]["origin"], "flag --workers");
+    let text = told.to_string();
+    assert!(
+        text.contains("postgres://me:***@") && !text.contains("geheim") && !text.contains("secret"),
+        "{text}"
+    );
+    server.signal_to(worker, SIGKILL);
+    server.wait_count(Said::Ready, 2);
+    fs::write(server.dir().join("server.toml"), "workers = none").unwrap();
+    server.signal(SIGHUP);
+    server.wait(Said::ReloadRefused);
+    eventually(DEADLINE, "the reload is told", || status()["server"]["reloads"] == 1);
+    let told = status();
+    let death = &told["deaths"][0];
+    assert_eq!((&death["pid"], &death["in_flight"]), (&worker.into(), &1.into()), "{death}");
+    assert_eq!(death["requests_in_flight"][0]["path"], "/sleep");
+    assert!(told["server"]["last_reload"].as_str().unwrap().starts_with("reload refused"), "{told}");
+    assert_ne!(told["workers"][0]["pid"], worker);
+}
