@@ -16,7 +16,9 @@ mod pidfile;
 mod privileges;
 mod process;
 mod queues;
+mod reloading;
 mod sockets;
+mod succession;
 mod systemd;
 mod upgrade;
 mod words;
@@ -46,10 +48,11 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
+use succession::write_pidfile;
 use systemd::{Notifier, Status};
-use upgrade::{Handed, Kind, Predecessor, Successor};
+use upgrade::{Handed, Predecessor, Successor};
 
 /// The exit code of a child that could not become who it should.
 const STILL_PRIVILEGED: i32 = 77; // EX_NOPERM, sysexits.h
@@ -176,15 +179,6 @@ struct Surroundings {
     successor: Option<Successor>,
     notifier: Notifier,
     starter: Starter,
-}
-
-/// Beside an old master the file has another name, until the old one leaves.
-fn write_pidfile(path: &Path, is_second: bool) -> Result<Pidfile, Failure> {
-    let mut name = path.as_os_str().to_owned();
-    if is_second {
-        name.push(".2");
-    }
-    Pidfile::write(Path::new(&name)).map_err(|error| Failure::Pidfile { path: name.into(), error })
 }
 
 struct Master<'a> {
@@ -479,55 +473,6 @@ impl<'a> Master<'a> {
         }
     }
 
-    fn start_successor(&mut self) {
-        let sockets = self.current.1.sockets.handed().chain(self.queues.handed());
-        let generations = self.generations.iter().map(|file| (file.as_fd(), Kind::Generations));
-        let handed: Vec<_> = sockets.chain(generations).collect();
-        let started = upgrade::start(&self.around.start, &handed, self.around.notifier.variables());
-        let program = self.around.start.program().display();
-        match started {
-            Ok((pid, successor)) => {
-                log::info!("upgrade started pid={pid} program={program}");
-                self.crew.add(Role::Successor, pid, Instant::now());
-                self.around.successor = Some(successor);
-            }
-            Err(error) => {
-                log::error!("upgrade could not be started program={program} error=\"{error}\"");
-                self.learnt.push(Event::SuccessorGone);
-            }
-        }
-    }
-
-    /// The old master's part: what names the server is the successor's.
-    fn hand_over(&mut self) {
-        self.sockets().for_each(Sockets::keep_files);
-        self.admin.leave();
-        if let Some(pidfile) = self.around.pidfile.take() {
-            pidfile.leave();
-        }
-        self.around.notifier.hand_over(self.crew.pid(Role::Successor));
-        if let Some(mut successor) = self.around.successor.take() {
-            successor.tell();
-        }
-        log::info!("upgrade handed over");
-    }
-
-    /// The new master's part.
-    fn take_over(&mut self) {
-        self.around.predecessor = None;
-        // It may have been killed, and its workers with it.
-        self.board.generations.bump_all();
-        self.around.notifier.take_over();
-        self.sockets().for_each(Sockets::own_files);
-        let path = self.settings().pidfile.clone();
-        if let (Some(pidfile), Some(path)) = (&mut self.around.pidfile, path)
-            && let Err(error) = pidfile.rename_to(&path)
-        {
-            log::error!("pidfile could not be taken over path={} error=\"{error}\"", path.display());
-        }
-        log::info!("upgrade done pid={}", std::process::id());
-    }
-
     /// The database's script, in a process of its own: the master never waits for a server.
     fn start_setup(&mut self) {
         let settings = self.settings().clone();
@@ -596,62 +541,6 @@ impl<'a> Master<'a> {
         if let Some(trial) = &mut self.trial {
             trial.sockets = Sockets::default();
         }
-    }
-
-    /// Puts the settings, read again, to trial, or refuses them.
-    fn reread(&mut self) {
-        let policy = match self.read_again() {
-            Ok(era) => {
-                let policy = policy(&era.settings);
-                self.trial = Some(era);
-                Some(policy)
-            }
-            Err(message) => {
-                self.refuse_reload(&format!("\"{message}\""));
-                None
-            }
-        };
-        self.learnt.push(Event::Reread(policy));
-    }
-
-    fn refuse_reload(&mut self, reason: &str) {
-        // Whoever has read the log finds it on the board, too.
-        self.board.keep_reload(&format!("reload refused reason={reason}"));
-        log::error!("reload refused reason={reason}");
-        self.board.count_reload(false);
-        self.around.notifier.reloaded();
-    }
-
-    /// Everything that can be refused at once: the file, and new addresses.
-    fn read_again(&self) -> Result<Era, String> {
-        let mut settings = (self.roles.reload)()?;
-        settings.check_after(self.settings())?;
-        let changes = settings.follow(self.settings());
-        let sockets = self.current.1.sockets.succeed(&settings, self.around.accounts.socket);
-        let sockets = sockets.map_err(|(bind, error)| Failure::Bind { bind, error }.to_string())?;
-        words::say_changes(&changes);
-        Ok(Era { settings, sockets, nursery: None })
-    }
-
-    fn adopt(&mut self, generation: Generation) {
-        let Some(era) = self.trial.take() else { return };
-        let settings = &era.settings;
-        if let Err(error) =
-            logging::open(&settings.errorlog, settings.loglevel, self.around.accounts.log_owner())
-        {
-            log::error!("error log could not be opened error=\"{error}\"");
-        }
-        if settings.backlog != self.settings().backlog {
-            era.sockets.set_backlog(settings.backlog);
-            self.queues.set_backlog(settings.backlog);
-        }
-        let (_, before) = mem::replace(&mut self.current, (generation, era));
-        self.leaving.push(before.sockets);
-        self.close_nursery(before.nursery);
-        self.board.count_reload(true);
-        self.admin.replace();
-        self.board.keep_reload(&format!("reload adopted generation={generation}"));
-        log::info!("reload adopted generation={generation}");
     }
 }
 
