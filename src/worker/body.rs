@@ -122,7 +122,8 @@ impl Drop for Ticket {
         self.watched.answered();
         let (class, took) = self.watched.finish();
         floor.seat.tally.answered(class, took, self.bytes);
-        let served = floor.served.fetch_add(1, Ordering::Relaxed) + 1;
+        let served = floor.served.load(Ordering::Relaxed) + 1;
+        floor.served.store(served, Ordering::Relaxed);
         if served == floor.max_requests {
             floor.retire("max_requests");
         }

@@ -114,10 +114,11 @@ impl Watched {
 
     /// The answer is complete: what comes now is another request.
     pub(super) fn answered(&self) {
-        for flag in [&self.too_large, &self.body_awaited, &self.answering] {
+        // The event loop alone writes them: no step of this need be atomic, and a locked instruction costs.
+        let stage = if self.ahead.load(Ordering::Relaxed) { Stage::Head } else { Stage::Idle };
+        for flag in [&self.too_large, &self.body_awaited, &self.answering, &self.ahead] {
             flag.store(false, Ordering::Relaxed);
         }
-        let stage = if self.ahead.swap(false, Ordering::Relaxed) { Stage::Head } else { Stage::Idle };
         self.enter(stage);
     }
 
@@ -318,13 +319,13 @@ impl AsyncWrite for Wire {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx));
+    /// A socket holds nothing back, so that there is nothing to flush.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when it has written all it has: an answer that was complete before is now out.
         if matches!(self.watched.stage(), Stage::Idle | Stage::Head) {
             self.watched.place.end(&self.watched.floor.seat.in_flight);
         }
-        Poll::Ready(flushed)
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
