@@ -1,7 +1,7 @@
 //! What systemd is told. Here it is a socket that the test listens on.
 
 use crate::support::{Program, Said, busy, eventually, millis, seconds};
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGSTOP, SIGTTIN};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGSTOP, SIGTTIN, SIGUSR2};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
@@ -205,4 +205,30 @@ fn the_units_that_come_with_it_are_valid() {
     };
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && !said.contains("ferricorn."), "{said}");
+}
+
+#[test]
+fn an_upgrade_names_the_new_main_process_and_the_old_one_says_no_more() {
+    let systemd = Systemd::listen();
+    let mut server = Program::probe().variable("NOTIFY_SOCKET", &systemd.name).workers(1).start();
+    systemd.wait("READY=1", 1);
+    for number in 1..=2 {
+        server.signal(SIGUSR2);
+        server.follow_upgrade(number);
+        systemd.wait("READY=1", number + 1);
+        // The old one names its successor, for systemd listens to nobody else; the successor says the rest.
+        let new = server.pid();
+        let heard = systemd.heard();
+        let named = heard.iter().position(|message| *message == format!("MAINPID={new}"));
+        let ready = heard.iter().position(|message| *message == format!("READY=1\nMAINPID={new}"));
+        assert!(named.is_some() && named < ready, "{heard:?}");
+    }
+    assert_eq!(
+        systemd.steps().iter().filter(|step| *step == "STOPPING=1").count(),
+        0,
+        "{:?}",
+        systemd.heard()
+    );
+    server.stop();
+    systemd.wait("STOPPING=1", 1);
 }
