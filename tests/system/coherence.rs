@@ -144,7 +144,8 @@ fn is_cached(server: &Server, worker: i32) -> bool {
 
 #[test]
 fn who_dies_between_a_change_and_the_telling_leaves_nothing_stale() {
-    let mut server = Program::probe().workers(2).start();
+    // At info the log tells only the steps of a crash loop.
+    let mut server = Program::probe().workers(2).args("--log-level debug").start();
     for round in 1..=5 {
         let mut connections = server.connections_to_all(2);
         let value = round;
