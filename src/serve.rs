@@ -330,9 +330,8 @@ fn cannot_fork() -> Option<&'static str> {
              and move what you await into the app; each worker has a runtime of its own",
         );
     }
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    (threads > 1).then_some(
+    master::more_threads().map(|_| {
         "ferricorn::run was called while other threads run, which are lost in a fork: \
-         call it first in `fn main() -> std::process::ExitCode`, and start threads inside the app",
-    )
+         call it first in `fn main() -> std::process::ExitCode`, and start threads inside the app"
+    })
 }
