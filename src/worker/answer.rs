@@ -3,7 +3,7 @@
 use super::BoxError;
 use super::body::{AnswerBody, RequestBody, Ticket};
 use super::connection::{Stage, Watched};
-use super::gate::{self, Refusal};
+use super::gate::{self, Fields, Refusal};
 use crate::app::{Body, Deadline};
 use crate::scoreboard::{InFlight, RequestPhase};
 use http::{HeaderValue, Method, Request, Response, Uri, header};
@@ -48,7 +48,8 @@ impl<'a, S, F> Answering<'a, S, F> {
         service: S,
         request: Request<Incoming>,
     ) -> Answering<'a, S, F> {
-        let ticket = Ticket::new(watched, &request);
+        let fields = Fields::of(request.headers());
+        let ticket = Ticket::new(watched, &request, &fields);
         let has_body = !http_body::Body::is_end_stream(request.body());
         watched.enter(if has_body { Stage::Body } else { Stage::Answer });
         watched.body_left.store(has_body, Ordering::Relaxed);
@@ -57,7 +58,7 @@ impl<'a, S, F> Answering<'a, S, F> {
         let now = floor.coarse_now.load(Ordering::Relaxed);
         let in_flight = watched.place.begin(&floor.seat.in_flight, method, path, now);
         let mut limit = None;
-        let step = match gate::check(&request, &floor.settings) {
+        let step = match gate::check(&request, &fields, &floor.settings) {
             Ok(()) => {
                 let mut request = request.map(|body| {
                     if has_body {

@@ -3,6 +3,7 @@
 
 use super::access_log::Line;
 use super::connection::{Stage, Watched};
+use super::gate::Fields;
 use super::{BoxError, Floor};
 use crate::scoreboard::{InFlight, RequestPhase};
 use bytes::Bytes;
@@ -97,9 +98,9 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn new<B>(watched: &Arc<Watched>, request: &Request<B>) -> Ticket {
+    pub(super) fn new<B>(watched: &Arc<Watched>, request: &Request<B>, fields: &Fields<'_>) -> Ticket {
         watched.begin();
-        let line = watched.floor.access_log.as_ref().map(|_| Line::new(request));
+        let line = watched.floor.access_log.as_ref().map(|_| Line::new(request, fields));
         Ticket { watched: watched.clone(), line, bytes: 0 }
     }
 

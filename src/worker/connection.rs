@@ -3,9 +3,9 @@
 
 use super::answer::Answering;
 use super::stream::{Shared, Stream};
-use super::{App, BoxError, Floor, access_log};
+use super::{App, BoxError, Floor, access_log, clock};
 use crate::app::Peer;
-use crate::scoreboard::{Place, now_micros};
+use crate::scoreboard::Place;
 use bytes::Bytes;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -102,13 +102,13 @@ impl Watched {
 
     /// A request begins.
     pub(super) fn begin(&self) {
-        self.began.store(now_micros(), Ordering::Relaxed);
+        self.began.store(clock::begin(), Ordering::Relaxed);
         self.class.store(0, Ordering::Relaxed);
     }
 
     /// It is over: the first digit of its answer's status, and how many microseconds it took.
     pub(super) fn finish(&self) -> (u8, u64) {
-        let took = now_micros().saturating_sub(self.began.load(Ordering::Relaxed));
+        let took = clock::end().saturating_sub(self.began.load(Ordering::Relaxed));
         (self.class.load(Ordering::Relaxed), took)
     }
 

@@ -40,12 +40,18 @@ impl Refusal {
 
 /// # Errors
 /// The first rule that the request breaks.
-pub(super) fn check<B>(request: &Request<B>, settings: &Settings) -> Result<(), Refusal> {
+pub(super) fn check<B>(
+    request: &Request<B>,
+    fields: &Fields<'_>,
+    settings: &Settings,
+) -> Result<(), Refusal> {
     check_line(request, settings)?;
-    let fields = Fields::look_through(request.headers(), settings)?;
+    if fields.count > settings.limit_request_fields || fields.largest > settings.limit_request_field_size {
+        return Err(Refusal::FIELDS);
+    }
     check_target(request)?;
     check_host(&fields.host, request.version())?;
-    check_framing(&fields, request.version(), settings.limit_request_body)
+    check_framing(fields, request.version(), settings.limit_request_body)
 }
 
 fn check_line<B>(request: &Request<B>, settings: &Settings) -> Result<(), Refusal> {
@@ -55,12 +61,18 @@ fn check_line<B>(request: &Request<B>, settings: &Settings) -> Result<(), Refusa
     if line > settings.limit_request_line { Err(Refusal::LINE) } else { Ok(()) }
 }
 
-/// The fields that decide who is asked and where the body ends, found in one pass: a lookup for each costs more.
+/// What the server itself has to know of a request's fields, found in one pass: a lookup for each costs more.
 #[derive(Default)]
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     host: Found<'a>,
     length: Found<'a>,
     encoding: Found<'a>,
+    /// The first of its name, for the access log, as `user_agent`; empty where there is none.
+    pub(super) referer: &'a [u8],
+    pub(super) user_agent: &'a [u8],
+    count: usize,
+    /// The bytes of the largest one, as on its line.
+    largest: usize,
 }
 
 /// A field that should be there once at the most.
@@ -73,25 +85,27 @@ enum Found<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Sees to the limits on number and size on its way.
-    fn look_through(headers: &'a HeaderMap, settings: &Settings) -> Result<Fields<'a>, Refusal> {
-        let mut fields = Fields::default();
-        if headers.len() > settings.limit_request_fields {
-            return Err(Refusal::FIELDS);
-        }
+    pub(super) fn of(headers: &'a HeaderMap) -> Fields<'a> {
+        let mut fields = Fields { count: headers.len(), ..Fields::default() };
         for (name, value) in headers {
-            if name.as_str().len() + ": ".len() + value.len() > settings.limit_request_field_size {
-                return Err(Refusal::FIELDS);
+            fields.largest = fields.largest.max(name.as_str().len() + ": ".len() + value.len());
+            let value = value.as_bytes();
+            match *name {
+                header::HOST => fields.host.one_more(value),
+                header::CONTENT_LENGTH => fields.length.one_more(value),
+                header::TRANSFER_ENCODING => fields.encoding.one_more(value),
+                header::REFERER if fields.referer.is_empty() => fields.referer = value,
+                header::USER_AGENT if fields.user_agent.is_empty() => fields.user_agent = value,
+                _ => {}
             }
-            let found = match *name {
-                header::HOST => &mut fields.host,
-                header::CONTENT_LENGTH => &mut fields.length,
-                header::TRANSFER_ENCODING => &mut fields.encoding,
-                _ => continue,
-            };
-            *found = if let Found::Not = found { Found::Once(value.as_bytes()) } else { Found::Often };
         }
-        Ok(fields)
+        fields
+    }
+}
+
+impl<'a> Found<'a> {
+    fn one_more(&mut self, value: &'a [u8]) {
+        *self = if let Found::Not = self { Found::Once(value) } else { Found::Often };
     }
 }
 
@@ -120,16 +134,32 @@ fn check_host(host: &Found<'_>, version: Version) -> Result<(), Refusal> {
     }
 }
 
+/// Letters, digits, dot and hyphen: looked up, as this runs over every request's Host.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'.' | b'-');
+        byte += 1;
+    }
+    plain
+};
+
 /// What nearly every request has: a name or an IPv4 address, with or without a port.
 fn is_plain_host(value: &[u8]) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-    let name = value.iter().take_while(|byte| is_plain(byte)).count();
+    let name = value.iter().take_while(|byte| PLAIN[usize::from(**byte)]).count();
     match &value[name..] {
         // An empty value is valid (RFC 9110, 7.2), and so is an empty port, but not a port alone.
         [] => true,
-        [b':', port @ ..] => name > 0 && port.len() <= 4 && port.iter().all(u8::is_ascii_digit),
+        [b':', port @ ..] => name > 0 && is_port(port),
         [..] => false,
     }
+}
+
+/// Five digits are spelt out, since a port that the kernel chose has five.
+fn is_port(digits: &[u8]) -> bool {
+    digits.iter().all(u8::is_ascii_digit)
+        && (digits.len() < 5 || digits.len() == 5 && digits <= &b"65535"[..])
 }
 
 /// Host and perhaps port, and no user.
@@ -184,15 +214,17 @@ mod tests {
             limit_request_body: 1000,
             ..Settings::default()
         };
-        check(&request.body(()).unwrap(), &settings).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
+        let request = request.body(()).unwrap();
+        check(&request, &Fields::of(request.headers()), &settings)
+            .map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
     }
 
     #[test]
     fn each_rule_has_its_status() {
         let host = ("host", "a.example:8000");
         let long = "x".repeat(100);
-        type Fields<'a> = &'a [(&'a str, &'a str)];
-        let table: &[(&str, &str, Fields<'_>, u16)] = &[
+        type Given<'a> = &'a [(&'a str, &'a str)];
+        let table: &[(&str, &str, Given<'_>, u16)] = &[
             ("GET", "/", &[host], 200),
             ("GET", "http://a.example/", &[host], 200),
             ("OPTIONS", "*", &[host], 200),
@@ -215,7 +247,8 @@ mod tests {
             ("GET", "/", &[("host", "a b")], 400),
             ("GET", "/", &[("host", "user@a.example")], 400),
             ("GET", "/", &[("host", "a.example/x")], 400),
-            ("GET", "/", &[("host", "a.example:99999")], 400),
+            ("GET", "/", &[("host", "a.example:65536")], 400),
+            ("GET", "/", &[("host", "a.example:065536")], 400),
             ("POST", "/", &[host, ("content-length", "1000")], 200),
             ("POST", "/", &[host, ("content-length", "1001")], 413),
             ("POST", "/", &[host, ("content-length", "+1")], 400),

@@ -4,6 +4,7 @@ mod accept;
 mod access_log;
 mod answer;
 mod body;
+mod clock;
 mod connection;
 mod gate;
 mod memory;
@@ -123,7 +124,11 @@ where
     S: App<B>,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .on_thread_unpark(clock::woke)
+        .build();
     let result = runtime.and_then(|runtime| {
         logging::log_panics();
         let worker = Worker::new(post.slot, Arc::new(post.settings.clone()), post.board);
