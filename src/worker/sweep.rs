@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// The longest time between two sweeps, and so the most that a timeout comes late; short timeouts are swept oftener.
+/// The longest time between two sweeps. A timeout comes at most two of them late, and never early; short timeouts are swept oftener.
 const LONGEST_TICK: Duration = Duration::from_millis(250);
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
 /// After `body_timeout`, a body must have come at this rate on average, in bytes a second.
@@ -24,7 +24,8 @@ const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
-    let mut tick = interval(tick(&floor.settings));
+    let period = tick(&floor.settings);
+    let mut tick = interval(period);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
@@ -33,9 +34,11 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
         floor.seat.heartbeat.fetch_add(1, Ordering::Relaxed);
         floor.seat.beat_at.store(now, Ordering::Relaxed);
         worker.show_pool();
+        // A stage is noted with the time of the sweep before it, and must not seem older than it is.
+        let surely = now.saturating_sub(period.as_millis() as u64);
         let mut overdue = Vec::new();
         floor.connections.each(|watched| {
-            overdue.extend(verdict(watched, now, &floor.settings).map(|end| (watched.clone(), end)));
+            overdue.extend(verdict(watched, surely, &floor.settings).map(|end| (watched.clone(), end)));
         });
         for (watched, end) in overdue {
             carry_out(&watched, end);
