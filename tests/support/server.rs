@@ -165,10 +165,11 @@ impl Server {
         }
     }
 
-    /// The living children of the master, without the admin process.
+    /// The living children of the master, without the admin process and what has not taken its role yet.
     pub fn workers(&self) -> Vec<i32> {
+        let master = proc::comm(self.pid());
         let mut workers = proc::children(self.pid());
-        workers.retain(|pid| !is_admin(*pid));
+        workers.retain(|pid| !is_admin(*pid) && proc::comm(*pid) != master);
         workers
     }
 
