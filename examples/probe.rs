@@ -3,7 +3,7 @@
 //! `/crash` means it.
 
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -61,6 +61,7 @@ fn app(worker: Worker) -> Router {
         .route("/exit", any(async |Query(Exit { code }): Query<Exit>| -> () { process::exit(code) }))
         .route("/leak", any(leak))
         .route("/hold", any(hold))
+        .route("/silence", get(silence))
         .route("/panic", any(async || -> () { panic!("asked to panic") }))
         // The server has a limit of its own, which is what is tested.
         .layer(DefaultBodyLimit::disable())
@@ -201,6 +202,18 @@ async fn hold(Query(Hold { bytes, ms }): Query<Hold>) -> String {
     let held = vec![1_u8; bytes];
     tokio::time::sleep(Duration::from_millis(ms)).await;
     format!("held {} bytes\n", held.len())
+}
+
+/// Changes to a protocol in which nobody ever says anything.
+async fn silence(mut request: Request) -> Response {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async {
+        let held = upgrade.await;
+        std::future::pending::<()>().await;
+        drop(held);
+    });
+    let fields = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "silence")];
+    (StatusCode::SWITCHING_PROTOCOLS, fields).into_response()
 }
 
 /// What the server made of the request.

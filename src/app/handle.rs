@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long the end of a worker waits for its connections to say goodbye.
 const SHUT_DOWN_WAIT: Duration = Duration::from_millis(200);
@@ -35,6 +36,7 @@ struct Inner {
     database: Option<Database>,
     /// `Cache<K, V>` by name; as many as the app's code names.
     caches: Mutex<HashMap<String, Box<dyn Any + Send + Sync>>>,
+    draining: watch::Sender<bool>,
 }
 
 impl Worker {
@@ -42,9 +44,18 @@ impl Worker {
     pub(crate) fn new(slot: u32, settings: Arc<Settings>, board: Board) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let database = Database::new(&settings, slot, &threads);
-        Worker {
-            inner: Arc::new(Inner { slot, settings, board, threads, database, caches: Mutex::default() }),
-        }
+        Worker::of(slot, settings, board, threads, database)
+    }
+
+    fn of(
+        slot: u32,
+        settings: Arc<Settings>,
+        board: Board,
+        threads: Arc<Threads>,
+        database: Option<Database>,
+    ) -> Worker {
+        let (caches, draining) = (Mutex::default(), watch::Sender::new(false));
+        Worker { inner: Arc::new(Inner { slot, settings, board, threads, database, caches, draining }) }
     }
 
     /// The number of this worker's seat, from 0.
@@ -64,6 +75,31 @@ impl Worker {
     /// ```
     pub fn is_leaving(&self) -> bool {
         self.inner.board.is_leaving()
+    }
+
+    /// Waits until this worker drains: it takes no more connections, and has `graceful_timeout` to finish what is open.
+    /// Answers come to their end by themselves. What does not, such as a WebSocket, should be ended by the app.
+    ///
+    /// ```
+    /// use axum::extract::ws::{Message, WebSocket};
+    ///
+    /// async fn talk(mut socket: WebSocket, worker: ferricorn::Worker) {
+    ///     loop {
+    ///         tokio::select! {
+    ///             Some(Ok(message)) = socket.recv() => drop(socket.send(message).await),
+    ///             () = worker.draining() => return drop(socket.send(Message::Close(None)).await),
+    ///             else => return,
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub async fn draining(&self) {
+        // The sender lives as long as this handle, so that there is an end to wait for.
+        let _ = self.inner.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
+    pub(crate) fn begin_to_drain(&self) {
+        self.inner.draining.send_replace(true);
     }
 
     /// How many reloads of the server came to an end, adopted or refused, and what the log said of the last one, cut to
@@ -197,9 +233,6 @@ impl Worker {
     pub(crate) fn stub(settings: Settings, database: Option<Database>) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let board = Board::stub(4);
-        let settings = Arc::new(settings);
-        Worker {
-            inner: Arc::new(Inner { slot: 3, settings, board, threads, database, caches: Mutex::default() }),
-        }
+        Worker::of(3, Arc::new(settings), board, threads, database)
     }
 }

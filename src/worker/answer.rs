@@ -6,7 +6,7 @@ use super::connection::{Stage, Watched};
 use super::gate::{self, Fields, Refusal};
 use crate::app::{Body, Deadline};
 use crate::scoreboard::{InFlight, RequestPhase};
-use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use std::convert::Infallible;
@@ -184,10 +184,11 @@ fn app_failed<T>(error: BoxError) -> Poll<Result<T, Refusal>> {
 }
 
 fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> Response<AnswerBody<B>> {
-    if watched.floor.is_draining() {
+    let status = response.status();
+    // With 101 the field means the change of protocol.
+    if watched.floor.is_draining() && status != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let status = response.status();
     response.map(|body| AnswerBody::app(body, ticket.with(status)))
 }
 

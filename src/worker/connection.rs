@@ -42,6 +42,8 @@ pub(super) enum Stage {
     Body = 3,
     /// The app has all it was sent, or has begun to answer.
     Answer = 4,
+    /// It speaks another protocol now, and is the app's.
+    Upgraded = 5,
 }
 
 /// What the sweep has to know of a connection.
@@ -82,7 +84,8 @@ impl Watched {
             1 => Stage::Idle,
             2 => Stage::Head,
             3 => Stage::Body,
-            4.. => Stage::Answer,
+            4 => Stage::Answer,
+            5.. => Stage::Upgraded,
         }
     }
 
@@ -115,7 +118,12 @@ impl Watched {
     /// The answer is complete: what comes now is another request.
     pub(super) fn answered(&self) {
         // The event loop alone writes them: no step of this need be atomic, and a locked instruction costs.
-        let stage = if self.ahead.load(Ordering::Relaxed) { Stage::Head } else { Stage::Idle };
+        let stage = match self.class.load(Ordering::Relaxed) {
+            // 101, the one answer of its class that is an answer.
+            1 => Stage::Upgraded,
+            _ if self.ahead.load(Ordering::Relaxed) => Stage::Head,
+            _ => Stage::Idle,
+        };
         for flag in [&self.too_large, &self.body_awaited, &self.answering, &self.ahead] {
             flag.store(false, Ordering::Relaxed);
         }
@@ -172,7 +180,8 @@ impl Connections {
     }
 }
 
-/// A connection's entry, taken out when its task ends, however that comes about.
+/// A connection's entry, taken out when its task has ended, however that comes about, and its stream is closed: after an
+/// upgrade the app has the stream.
 struct Entry {
     floor: Arc<Floor>,
     key: usize,
@@ -214,14 +223,14 @@ where
     });
     floor.seat.tally.accepted();
     let mut open = floor.connections.lock();
-    let entry = Entry { floor: floor.clone(), key: open.insert(watched.clone()) };
+    let entry = Arc::new(Entry { floor: floor.clone(), key: open.insert(watched.clone()) });
     floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
     drop(open);
     let task = tokio::spawn(run(watched.clone(), service, entry));
     *watched.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
 }
 
-async fn run<S, B>(watched: Arc<Watched>, service: S, entry: Entry)
+async fn run<S, B>(watched: Arc<Watched>, service: S, entry: Arc<Entry>)
 where
     S: App<B>,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -235,10 +244,11 @@ where
         // hyper keeps up to 100 on the stack; more cost an allocation a request.
         http1.max_headers(settings.limit_request_fields);
     }
-    let wire = TokioIo::new(Wire { watched: watched.clone() });
+    let wire = TokioIo::new(Wire { watched: watched.clone(), _entry: entry.clone() });
     let watching = &watched;
     let ended = http1
         .serve_connection(wire, service_fn(move |request| Answering::new(watching, service.clone(), request)))
+        .with_upgrades()
         .await;
     if ended.is_err() || watched.body_left.load(Ordering::Relaxed) {
         linger(&watched.stream).await;
@@ -272,6 +282,7 @@ pub(super) async fn linger(stream: &Shared) {
 /// The stream as hyper sees it; what passes is noted for the sweep.
 struct Wire {
     watched: Arc<Watched>,
+    _entry: Arc<Entry>,
 }
 
 impl AsyncRead for Wire {
@@ -281,7 +292,7 @@ impl AsyncRead for Wire {
         if buf.filled().len() > before {
             match self.watched.stage() {
                 Stage::New | Stage::Idle => self.watched.enter(Stage::Head),
-                Stage::Head | Stage::Body => {}
+                Stage::Head | Stage::Body | Stage::Upgraded => {}
                 Stage::Answer => self.watched.ahead.store(true, Ordering::Relaxed),
             }
         }
@@ -322,7 +333,7 @@ impl AsyncWrite for Wire {
     /// A socket holds nothing back, so that there is nothing to flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when it has written all it has: an answer that was complete before is now out.
-        if matches!(self.watched.stage(), Stage::Idle | Stage::Head) {
+        if matches!(self.watched.stage(), Stage::Idle | Stage::Head | Stage::Upgraded) {
             self.watched.place.end(&self.watched.floor.seat.in_flight);
         }
         Poll::Ready(Ok(()))

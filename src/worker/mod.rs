@@ -188,7 +188,7 @@ where
     if let Some(offers) = post.offers {
         accepting.push(tokio::spawn(accept::take_offers(floor.clone(), offers, service, stopped)));
     }
-    tokio::spawn(sweep::sweep(floor.clone(), worker));
+    tokio::spawn(sweep::sweep(floor.clone(), worker.clone()));
     signals.booted();
     floor.show(Phase::Serving);
 
@@ -196,6 +196,7 @@ where
         reopen(&floor);
     }
     if signals.last() == Asked::Drain {
+        worker.begin_to_drain();
         drain(&floor, &mut signals, &stop_accepting, accepting).await;
     }
     if let Some(access_log) = &floor.access_log {

@@ -117,7 +117,7 @@ fn verdict(watched: &Watched, now: u64, settings: &Settings) -> Option<End> {
             let slow = over(settings.body_timeout) && bytes < spent / 1000 * MIN_BODY_RATE;
             (slow && watched.body_awaited.load(Ordering::Relaxed)).then_some(End::TooSlow)
         }
-        Stage::Answer => None,
+        Stage::Answer | Stage::Upgraded => None,
     }
 }
 

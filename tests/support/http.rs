@@ -154,12 +154,12 @@ impl Connection {
         loop {
             let (status, fields) = self.read_head()?;
             let mut response = Response { status, fields, body: Vec::new() };
-            // 100 Continue and its like come before the answer proper.
-            if (100..200).contains(&status) {
+            // 100 Continue and its like come before the answer proper; 101 is the last one of its protocol.
+            if (100..200).contains(&status) && status != 101 {
                 continue;
             }
             self.closing = response.has_token("connection", "close");
-            if method != "HEAD" && status != 204 && status != 304 {
+            if method != "HEAD" && ![101, 204, 304].contains(&status) {
                 response.body = self.read_body(&response)?;
             }
             return Ok(response);

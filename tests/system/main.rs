@@ -40,3 +40,4 @@ mod storm;
 mod systemd;
 mod timeouts;
 mod upgrade;
+mod websocket;
