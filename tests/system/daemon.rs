@@ -1,6 +1,6 @@
 //! The daemon: what the command that starts it says, and what goes on behind it.
 
-use crate::support::{Connection, DEADLINE, Outcome, Program, Target, eventually, proc};
+use crate::support::{Connection, DEADLINE, Load, Outcome, Program, Target, eventually, proc};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
 use std::fs;
@@ -124,4 +124,26 @@ fn a_daemon_that_is_killed_before_it_serves_is_a_failure() {
     });
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains("killed before it was ready"), "{outcome:?}");
+}
+
+#[test]
+fn an_upgrade_of_a_daemon_is_a_daemon() {
+    let home = Home::new();
+    let outcome = home.start(Program::probe(), "--error-logfile error.log");
+    assert_eq!(outcome.code, Some(0), "{outcome:?}\n{}", home.log());
+    let before = home.master().expect("the pidfile is written");
+    let session = getsid(Some(Pid::from_raw(before))).unwrap();
+    let target = Target::Unix(home.path().join("server.sock"));
+    let load = Load::on(target).without_keep_alive().start();
+    load.wait_answered(100);
+
+    kill(Pid::from_raw(before), Signal::SIGUSR2).unwrap();
+    eventually(DEADLINE, "the old master leaves", || !proc::is_alive(before));
+    let after = home.master().expect("the pidfile is the new master's");
+    assert_ne!(after, before);
+    assert_eq!(getsid(Some(Pid::from_raw(after))).unwrap(), session, "away from our terminal");
+    load.finish().assert_none_failed();
+    kill(Pid::from_raw(after), Signal::SIGTERM).unwrap();
+    eventually(DEADLINE, "the daemon ends", || !proc::is_alive(after));
+    assert_eq!(home.master(), None, "the pidfile is removed");
 }
