@@ -1,5 +1,6 @@
 //! The one place where the parts meet: settings in, master and workers out. Not here: what any of them does.
 
+use crate::app::database::limit::{self, Verdict};
 use crate::app::database::setup::{Outcome, set_up};
 use crate::app::{self, Body, Worker};
 use crate::config::{AppKind, Mode, Settings, Source, Stop};
@@ -262,9 +263,11 @@ where
             let master::AdminPost { settings, board, listener, line } = post;
             admin::work(admin::Post { settings, board, listener, line })
         },
-        set_up: &|settings| match set_up(settings) {
+        set_up: &|settings, board| match set_up(settings, board) {
             Outcome::Done => {
-                log::info!("database setup done");
+                if settings.database.setup.is_some() {
+                    log::info!("database setup done");
+                }
                 Setup::Done
             }
             Outcome::Away(reason) => {
@@ -274,6 +277,17 @@ where
             Outcome::Wrong(reason) => {
                 log::error!("database setup failed reason=\"{reason}\"");
                 Setup::Wrong
+            }
+        },
+        check_limit: &|settings, board| match limit::check(settings, board) {
+            Verdict::Holds => Setup::Done,
+            Verdict::TooFew(reason) => {
+                log::error!("database limit too low reason=\"{reason}\"");
+                Setup::Wrong
+            }
+            Verdict::Unknown(reason) => {
+                log::warn!("database limit could not be asked for reason=\"{reason}\"");
+                Setup::Away
             }
         },
     };

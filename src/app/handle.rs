@@ -43,7 +43,7 @@ impl Worker {
     /// Connects to nothing and starts no handler thread: both come at first need.
     pub(crate) fn new(slot: u32, settings: Arc<Settings>, board: Board) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
-        let database = Database::new(&settings, slot, &threads);
+        let database = Database::new(&settings, slot, board, &threads);
         Worker::of(slot, settings, board, threads, database)
     }
 

@@ -140,6 +140,8 @@ pub enum LogTarget {
 pub struct DatabaseSettings {
     pub url: Option<DatabaseUrl>,
     pub pool_size: usize,
+    /// Of the whole server; 0: no such limit.
+    pub max_connections: usize,
     pub pool_timeout: Duration,
     pub idle_timeout: Duration,
     pub max_lifetime: Duration,
@@ -283,6 +285,7 @@ impl Settings {
             database: DatabaseSettings {
                 url: None,
                 pool_size: 0,
+                max_connections: 0,
                 pool_timeout: Duration::ZERO,
                 idle_timeout: Duration::ZERO,
                 max_lifetime: Duration::ZERO,
@@ -313,12 +316,26 @@ impl Settings {
             let allowed = format!("at most threads, which is {}", self.threads);
             problems.push(self.problem("database.pool_size", &self.database.pool_size.to_string(), &allowed));
         }
+        self.check_budget(problems);
         if self.daemon && self.errorlog == LogTarget::Standard {
             let warning = "the error log goes to /dev/null: errorlog is the standard error, which a daemon has not; name a file";
             self.warnings.push(warning.to_owned());
         }
         self.resolve_setup(problems);
         self.check_folders(problems);
+    }
+
+    /// At a reload and at an upgrade there is a new worker beside each old one.
+    fn check_budget(&self, problems: &mut Vec<Problem>) {
+        let (budget, workers) = (self.database.max_connections, self.workers as usize);
+        if budget > 0 && budget < 2 * workers + 1 {
+            let allowed = format!(
+                "at least {}, one for each of {workers} workers, for each of as many that take their places, and one to ask \
+                 with; or 0",
+                2 * workers + 1
+            );
+            problems.push(self.problem("database.max_connections", &budget.to_string(), &allowed));
+        }
     }
 
     /// A file that cannot be made is found out before anything is started.

@@ -5,6 +5,9 @@ use super::Settings;
 use super::values::{self as v, Raw};
 use std::time::Duration;
 
+/// The largest budget; the shared memory has a place for each.
+pub(super) const MAX_DATABASE_CONNECTIONS: usize = 4096;
+
 /// One setting.
 pub(super) struct Setting {
     /// In the file; before the dot, its section.
@@ -571,6 +574,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_number,
         "threads, or a number from 1 to threads",
         "Connections of each worker; threads: one for each handler thread."
+    ),
+    row!(
+        "database.max_connections",
+        None,
+        ["max-connections"],
+        "0",
+        v::count,
+        |n: &usize| *n <= MAX_DATABASE_CONNECTIONS,
+        [database.max_connections],
+        v::show_number,
+        "a number from 1 to 4096, and no less than 2 for each of workers and 1 more; 0: workers × pool_size",
+        "PostgreSQL connections of the whole server at any moment, reloads, upgrades and deaths of workers included."
     ),
     row!(
         "database.pool_timeout",

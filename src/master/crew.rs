@@ -14,6 +14,8 @@ use std::time::Instant;
 pub(super) enum Role {
     Worker(SlotId),
     Setup,
+    /// It asks the database whether it has room for a reload's settings.
+    Limit,
     /// The master that an upgrade has started.
     Successor,
     /// What a generation's workers are forked from.
@@ -41,11 +43,19 @@ pub(super) struct Crew {
     coroner: Coroner,
     /// Nurseries that ended since this was last taken.
     pub(super) lost_nurseries: Vec<Generation>,
+    /// What the database said, once it has been asked for a reload: whether it has room.
+    pub(super) room: Option<bool>,
 }
 
 impl Crew {
     pub(super) fn new(board: Board) -> Crew {
-        Crew { members: Vec::new(), board, coroner: Coroner::new(board.deaths), lost_nurseries: Vec::new() }
+        Crew {
+            members: Vec::new(),
+            board,
+            coroner: Coroner::new(board.deaths),
+            lost_nurseries: Vec::new(),
+            room: None,
+        }
     }
 
     pub(super) fn add(&mut self, role: Role, pid: Pid, since: Instant) {
@@ -160,6 +170,8 @@ impl Crew {
                 continue;
             };
             let member = self.members.swap_remove(at);
+            // Its connections may live on in the database for a moment.
+            self.board.tokens.abandon(pid.as_raw() as u32);
             learnt.push(match member.role {
                 Role::Worker(slot) => {
                     let Member { pid, since, sent, seat, quiet, .. } = member;
@@ -172,6 +184,10 @@ impl Crew {
                     Event::Exited { slot, clean: cause == Cause::Code(0) }
                 }
                 Role::Setup => Event::SetUp(outcome(cause)),
+                Role::Limit => {
+                    self.room = Some(outcome(cause) != Setup::Wrong);
+                    continue;
+                }
                 Role::Successor => {
                     log::warn!("new master exited pid={pid} cause=\"{cause}\"");
                     Event::SuccessorGone

@@ -60,7 +60,7 @@ const STILL_PRIVILEGED: i32 = 77; // EX_NOPERM, sysexits.h
 /// Loads what workers share; the error is the whole message.
 pub(crate) type Preload<'a> = &'a dyn Fn(&Settings) -> Result<(), String>;
 
-/// What the master has others do. It runs `work` and `set_up` only in children.
+/// What the master has others do. It runs all but `reload` only in children.
 pub(crate) struct Roles<'a> {
     /// Reads the settings again; the error is the whole message.
     pub(crate) reload: &'a dyn Fn() -> Result<Settings, String>,
@@ -71,7 +71,9 @@ pub(crate) struct Roles<'a> {
     /// The life of the process that answers for the server; returns its exit code.
     pub(crate) admin: &'a dyn Fn(AdminPost) -> i32,
     /// One try at the database's setup script.
-    pub(crate) set_up: &'a dyn Fn(&Settings) -> Setup,
+    pub(crate) set_up: &'a dyn Fn(&Settings, Board) -> Setup,
+    /// Asks the database whether it has room for the budget of connections; `Wrong`: it has not.
+    pub(crate) check_limit: &'a dyn Fn(&Settings, Board) -> Setup,
 }
 
 /// What a new worker finds at its place.
@@ -198,6 +200,8 @@ struct Master<'a> {
     /// What serves, and what is on trial.
     current: (Generation, Era),
     trial: Option<Era>,
+    /// What a reload has read, while the database is asked whether it has room for it.
+    read: Option<Era>,
     /// Sockets of earlier generations, kept until the last of their workers has been told to drain.
     leaving: Vec<Sockets>,
     /// What was learnt since the arbiter was last told.
@@ -222,7 +226,7 @@ impl<'a> Master<'a> {
             process::adopt_orphans()
                 .map_err(|error| Failure::System { doing: "become a subreaper", error: error.into() })?;
         }
-        let has_setup = settings.database.setup.is_some();
+        let has_setup = settings.database.setup.is_some() || settings.database.max_connections > 0;
         let arbiter = Arbiter::new(policy(settings), settings.max_workers, seats, has_setup, Instant::now());
         Ok(Master {
             roles,
@@ -238,6 +242,7 @@ impl<'a> Master<'a> {
             is_stopping: false,
             current: (arbiter::FIRST_GENERATION, era),
             trial: None,
+            read: None,
             leaving: Vec::new(),
             learnt: Vec::new(),
         })
@@ -319,6 +324,9 @@ impl<'a> Master<'a> {
         self.crew.look_at_board(&mut self.learnt);
         self.hear_nurseries();
         self.crew.reap(&mut self.learnt);
+        if let Some(has_room) = self.crew.room.take() {
+            self.try_what_was_read(has_room);
+        }
         if self.learnt.iter().any(|event| matches!(event, Event::Exited { clean: false, .. })) {
             // It may have died between a change and telling the others' caches of it.
             self.board.generations.bump_all();
@@ -475,8 +483,8 @@ impl<'a> Master<'a> {
 
     /// The database's script, in a process of its own: the master never waits for a server.
     fn start_setup(&mut self) {
-        let settings = self.settings().clone();
-        match self.fork("help", |roles| crew::exit_code((roles.set_up)(&settings))) {
+        let (settings, board) = (self.settings().clone(), self.board);
+        match self.fork("help", |roles| crew::exit_code(prepare(roles, &settings, board))) {
             Ok(pid) => self.crew.add(Role::Setup, pid, Instant::now()),
             Err(error) => {
                 log::error!("setup helper could not be forked error=\"{error}\"");
@@ -508,6 +516,7 @@ impl<'a> Master<'a> {
             self.close_sockets();
             self.current.1.nursery = None;
             self.trial = None;
+            self.read = None;
             self.queues.clear();
             self.admin.close();
             self.around.notifier = Notifier::mute();
@@ -527,7 +536,7 @@ impl<'a> Master<'a> {
     }
 
     fn eras(&self) -> impl Iterator<Item = &Era> {
-        self.trial.iter().chain([&self.current.1])
+        self.trial.iter().chain(&self.read).chain([&self.current.1])
     }
 
     /// Of all generations.
@@ -538,9 +547,17 @@ impl<'a> Master<'a> {
     fn close_sockets(&mut self) {
         self.leaving.clear();
         self.current.1.sockets = Sockets::default();
-        if let Some(trial) = &mut self.trial {
-            trial.sockets = Sockets::default();
+        for era in self.trial.iter_mut().chain(&mut self.read) {
+            era.sockets = Sockets::default();
         }
+    }
+}
+
+/// In a process of its own: whether the database has room, and its script.
+fn prepare(roles: &Roles<'_>, settings: &Settings, board: Board) -> Setup {
+    match (roles.check_limit)(settings, board) {
+        Setup::Wrong => Setup::Wrong,
+        Setup::Done | Setup::Away => (roles.set_up)(settings, board),
     }
 }
 

@@ -1,23 +1,61 @@
 //! The master's part in a reload: reading, refusing, taking over. Not here: when, and the trial between (the arbiter).
 
 use super::arbiter::{Event, Generation};
+use super::crew::{self, Role};
 use super::{Era, Failure, Master, policy, words};
 use crate::logging;
 use std::mem;
+use std::time::Instant;
 
 impl Master<'_> {
-    /// Puts the settings, read again, to trial, or refuses them.
+    /// Reads the settings again, and puts them to trial or refuses them; at once, or when the database has said whether it
+    /// has room for them.
     pub(super) fn reread(&mut self) {
-        let policy = match self.read_again() {
+        match self.read_again() {
             Ok(era) => {
-                let policy = policy(&era.settings);
-                self.trial = Some(era);
-                Some(policy)
+                let (new, old) = (&era.settings.database, &self.settings().database);
+                let is_asked = new.max_connections > 0
+                    && (new.max_connections, &new.url) != (old.max_connections, &old.url);
+                self.read = Some(era);
+                if !(is_asked && self.ask_for_room()) {
+                    self.try_what_was_read(true);
+                }
             }
             Err(message) => {
                 self.refuse_reload(&format!("\"{message}\""));
-                None
+                self.learnt.push(Event::Reread(None));
             }
+        }
+    }
+
+    /// Whether somebody asks now.
+    fn ask_for_room(&mut self) -> bool {
+        let Some(settings) = self.read.as_ref().map(|era| era.settings.clone()) else { return false };
+        let board = self.board;
+        match self.fork("help", |roles| crew::exit_code((roles.check_limit)(&settings, board))) {
+            Ok(pid) => {
+                self.crew.add(Role::Limit, pid, Instant::now());
+                true
+            }
+            Err(error) => {
+                log::error!("limit helper could not be forked error=\"{error}\"");
+                false
+            }
+        }
+    }
+
+    /// Puts what was read to trial, or refuses it.
+    pub(super) fn try_what_was_read(&mut self, has_room: bool) {
+        let Some(era) = self.read.take() else { return };
+        let policy = if has_room {
+            let policy = policy(&era.settings);
+            self.trial = Some(era);
+            Some(policy)
+        } else {
+            self.refuse_reload(
+                "\"the database has no room for database.max_connections; the line before says why\"",
+            );
+            None
         };
         self.learnt.push(Event::Reread(policy));
     }

@@ -2,10 +2,12 @@
 //! something moves its counter; who cached it before sees that. docs/caching.md says what this guarantees, and why.
 //! Not here: what is cached.
 //!
-//! The table is a file in memory of its own, so that an upgrade can hand it on. A hash may differ from build to build,
+//! The table is a file in memory of its own, so that an upgrade can hand it on; what else two masters share lies in it,
+//! too. A hash may differ from build to build,
 //! so the table says whose hashes count. Whoever hashes otherwise serves nothing from its caches while that is so, and
 //! moves everything where it would move one counter.
 
+use super::tokens::Tokens;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
@@ -23,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const SLOTS: usize = 1 << 16;
 const MAGIC: u64 = u64::from_be_bytes(*b"ferrigen");
 /// Of the form below.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 #[repr(C, align(128))]
 struct Table {
@@ -35,6 +37,7 @@ struct Table {
     /// The generation of everything.
     all: AtomicU64,
     generations: Generation,
+    tokens: Tokens,
 }
 
 /// On cache lines of their own, apart from the above.
@@ -130,6 +133,11 @@ impl Generations {
         Generations { kin: self.kin ^ 1, ..*self }
     }
 
+    /// The tokens for connections to the database.
+    pub(super) fn tokens(&self) -> &'static Tokens {
+        &self.table.tokens
+    }
+
     fn rules(&self) -> bool {
         self.table.kin.load(Ordering::SeqCst) == self.kin
     }
@@ -223,7 +231,7 @@ mod tests {
         let (table, file) = Generations::make().unwrap();
         assert!(ftruncate(&file, 0).is_err() && ftruncate(&file, 1 << 30).is_err(), "sealed");
         table.table.version.store(VERSION + 1, Ordering::Relaxed);
-        assert_eq!(Generations::adopt(&file).err(), Some("it is of another form, version 2".to_owned()));
+        assert_eq!(Generations::adopt(&file).err(), Some("it is of another form, version 3".to_owned()));
         let other = memfd_create(c"other", MFdFlags::MFD_ALLOW_SEALING).unwrap();
         assert!(Generations::adopt(&other).is_err_and(|reason| reason.contains("0 bytes")));
         ftruncate(&other, size_of::<Table>() as i64).unwrap();

@@ -9,6 +9,7 @@ mod in_flight;
 mod standing;
 mod tally;
 mod text;
+mod tokens;
 
 use standing::Head;
 
@@ -17,6 +18,7 @@ pub(crate) use generations::{Generations, Slot, SlotHasher};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests, SeenRequest};
 pub(crate) use standing::{Reason, Standing, Tenure};
 pub(crate) use tally::Tally;
+pub(crate) use tokens::{Held, Lost, Tokens};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::time::{ClockId, clock_gettime};
@@ -142,6 +144,7 @@ pub(crate) struct Board {
     gone: &'static Seat,
     pub(crate) deaths: &'static Deaths,
     pub(crate) generations: Generations,
+    pub(crate) tokens: &'static Tokens,
 }
 
 impl Board {
@@ -152,7 +155,14 @@ impl Board {
         // SAFETY: they are valid when zeroed: atomics only, and all access goes through them.
         let (head, seats, gone, deaths) =
             unsafe { (shared::<Head>(1)?, shared::<Seat>(count)?, shared::<Seat>(1)?, shared::<Deaths>(1)?) };
-        Ok(Board { head: &head[0], seats, gone: &gone[0], deaths: &deaths[0], generations })
+        Ok(Board {
+            head: &head[0],
+            seats,
+            gone: &gone[0],
+            deaths: &deaths[0],
+            generations,
+            tokens: generations.tokens(),
+        })
     }
 
     /// A board whose cache generations nobody else will see.

@@ -1,12 +1,15 @@
 //! A throw-away PostgreSQL cluster for tests: on a free port of 127.0.0.1, in a temporary folder, gone with its
 //! value. Not here: anything about the server under test.
 
+use ::postgres::{Client, NoTls};
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tempfile::TempDir;
 
 /// How long, in seconds, `pg_ctl` may take to start or stop the cluster.
@@ -60,6 +63,35 @@ impl Cluster {
         self.must("pg_ctl", &["start", "-w", "-t", WAIT_SECONDS, "-l", log, "-o", &options]);
     }
 
+    /// How many connections of clients there are for which this condition over pg_stat_activity holds.
+    #[allow(dead_code, reason = "the tests of the whole program ask")]
+    pub fn count(&self, condition: &str) -> usize {
+        count(&mut self.client(), condition)
+    }
+
+    /// Counts from now on, without a pause, the connections whose application is called like this.
+    #[allow(dead_code, reason = "the tests of the whole program ask")]
+    pub fn watch(&self, application: &str) -> Watch {
+        let condition = format!("application_name LIKE '{application}'");
+        let mut client = self.client();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut looks, mut most) = (0, 0);
+            while !stopped.load(Relaxed) {
+                most = most.max(count(&mut client, &condition));
+                looks += 1;
+            }
+            (looks, most)
+        });
+        Watch { stop, thread }
+    }
+
+    #[allow(dead_code, reason = "the tests of the whole program ask")]
+    pub fn client(&self) -> Client {
+        Client::connect(&format!("{}?application_name=watcher", self.url()), NoTls).unwrap()
+    }
+
     fn must(&self, program: &str, args: &[&str]) {
         let output = self.run(program, args);
         if !output.status.success() {
@@ -108,6 +140,30 @@ impl Cluster {
         let stderr = std::fs::read(self.folder.path().join("said")).unwrap();
         Output { status, stdout: Vec::new(), stderr }
     }
+}
+
+/// Somebody who counts.
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(usize, usize)>,
+}
+
+impl Watch {
+    /// How often it looked, and how many there were at most.
+    #[allow(dead_code, reason = "the tests of the whole program ask")]
+    pub fn finish(self) -> (usize, usize) {
+        self.stop.store(true, Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn count(client: &mut Client, condition: &str) -> usize {
+    let count = format!(
+        "SELECT count(*) FROM pg_stat_activity \
+         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND ({condition})"
+    );
+    let count: i64 = client.query_one(&count, &[]).unwrap().get(0);
+    usize::try_from(count).unwrap()
 }
 
 impl Drop for Cluster {

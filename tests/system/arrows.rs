@@ -31,7 +31,6 @@ const TABLE: [Part; 7] = [
             "percent_encoding",
             "postgres",
             "r2d2",
-            "r2d2_postgres",
             "rusqlite",
             "scheduled_thread_pool",
             "serde",

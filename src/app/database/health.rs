@@ -5,7 +5,8 @@ use crate::app::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// What a pool holds: a connection that can carry transactions and knows whether it may be used again.
@@ -22,7 +23,7 @@ pub trait Session: Sized + Send + 'static {
     fn lost(&self, error: &Error) -> Option<String>;
 }
 
-/// Makes a connection; called on r2d2's thread.
+/// Makes a connection; called on r2d2's thread. `PoolTimeout`: the server's budget has none left.
 pub(super) type Connect<C> = Box<dyn Fn() -> Result<C, Error> + Send + Sync>;
 
 /// What is known about the database, for all who wait for a connection.
@@ -32,11 +33,18 @@ pub(super) struct Health {
     down: watch::Sender<Option<Arc<str>>>,
     /// How many connections were found lost. One that was made or tested before the last of them is suspect.
     losses: AtomicU64,
+    /// The last attempt found no token in the server's budget.
+    is_short: AtomicBool,
 }
 
 impl Health {
     pub(super) fn new() -> Health {
-        Health { down: watch::Sender::new(None), losses: AtomicU64::new(0) }
+        Health { down: watch::Sender::new(None), losses: AtomicU64::new(0), is_short: AtomicBool::new(false) }
+    }
+
+    /// Whether it is the server's own budget that keeps a connection from being made.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short.load(Relaxed)
     }
 
     pub(super) fn down(&self) -> Option<Arc<str>> {
@@ -63,12 +71,20 @@ impl Health {
     }
 
     fn connected(&self) {
+        self.is_short.store(false, Relaxed);
         if self.down.send_replace(None).is_some() {
             log::info!("database is back");
         }
     }
 
+    fn found_no_token(&self) {
+        if !self.is_short.swap(true, Relaxed) {
+            log::warn!("database connection waits reason=\"database.max_connections are in use\"");
+        }
+    }
+
     fn failed(&self, reason: &str) {
+        self.is_short.store(false, Relaxed);
         let before = self.down.send_replace(Some(reason.into()));
         if before.as_deref() != Some(reason) {
             log::error!("database connection failed reason={reason:?}");
@@ -89,7 +105,8 @@ pub(super) struct Pooled<C> {
     pub(super) spent: bool,
     /// `Health::losses` when it last proved alive.
     pub(super) losses: u64,
-    pub(super) idle_since: std::time::Instant,
+    pub(super) idle_since: Instant,
+    pub(super) made: Instant,
 }
 
 /// Closes connections on a thread of their own. A client that waits for an answer waits for it also when it is
@@ -135,7 +152,12 @@ impl<C: Session> r2d2::ManageConnection for Manager<C> {
             Ok(session) => {
                 // r2d2 hands the connection out a moment later: who is woken now waits for it there.
                 self.health.connected();
-                Ok(Pooled { session, spent: false, losses, idle_since: std::time::Instant::now() })
+                let now = Instant::now();
+                Ok(Pooled { session, spent: false, losses, idle_since: now, made: now })
+            }
+            Err(Error::PoolTimeout) => {
+                self.health.found_no_token();
+                Err(ConnectFailed("database.max_connections are in use".into()))
             }
             Err(error) => {
                 let reason = match error {

@@ -1,7 +1,10 @@
 //! The database of a worker: which one, and a pool of connections that async code cannot misuse.
 //! Not here: the statements of the stock app.
 
+mod budget;
+mod dial;
 mod health;
+pub(crate) mod limit;
 mod pool;
 mod postgres;
 pub(crate) mod setup;
@@ -15,7 +18,8 @@ pub use self::sqlite::SqliteSession;
 
 use super::blocking::Threads;
 use crate::config::{DatabaseUrl, Settings};
-use crate::scoreboard::Seat;
+use crate::scoreboard::{Board, Seat};
+use budget::Budget;
 use std::sync::Arc;
 
 /// The configured database, whichever it is; a handle, cheap to clone.
@@ -26,17 +30,23 @@ pub enum Database {
 }
 
 impl Database {
-    pub(crate) fn new(settings: &Settings, slot: u32, threads: &Arc<Threads>) -> Option<Database> {
+    pub(crate) fn new(
+        settings: &Settings,
+        slot: u32,
+        board: Board,
+        threads: &Arc<Threads>,
+    ) -> Option<Database> {
         let threads = Arc::clone(threads);
         match settings.database.url.as_ref()? {
             DatabaseUrl::Postgres(url) => {
                 let name = format!("{}/w{slot}", settings.proc_name);
-                let connect = postgres::connector(url, &settings.database, name);
-                Some(Database::Postgres(Pool::new(&settings.database, threads, connect)))
+                let budget = Budget::new(settings, board);
+                let connect = postgres::connector(url, &settings.database, &name, budget.clone());
+                Some(Database::Postgres(Pool::new(&settings.database, threads, connect, budget)))
             }
             DatabaseUrl::Sqlite(path) => {
                 let connect = sqlite::connector(path.clone(), &settings.database);
-                Some(Database::Sqlite(Pool::new(&settings.database, threads, connect)))
+                Some(Database::Sqlite(Pool::new(&settings.database, threads, connect, None)))
             }
         }
     }
@@ -61,7 +71,7 @@ impl Database {
 /// Whether the URL can be understood; connects to nothing. The message does not hold the password.
 pub(crate) fn check(settings: &Settings) -> Result<(), String> {
     match &settings.database.url {
-        Some(DatabaseUrl::Postgres(url)) => postgres::parse(url).map(drop),
+        Some(DatabaseUrl::Postgres(url)) => dial::parse(url).map(drop),
         Some(DatabaseUrl::Sqlite(_)) | None => Ok(()),
     }
 }

@@ -8,11 +8,12 @@
 //! are refused at once. r2d2 goes on trying, at the latest every `RETRY_WAIT`, so that the database's return is
 //! noticed without anybody asking.
 
-use super::health::{Connect, Goodbye, Health, Manager, Session, say_goodbye};
+use super::budget::Budget;
+use super::health::{Connect, Goodbye, Health, Manager, Pooled, Session, say_goodbye};
 use crate::app::Error;
 use crate::app::blocking::Threads;
 use crate::config::DatabaseSettings;
-use crate::scoreboard::{InFlight, RequestPhase, Seat};
+use crate::scoreboard::{InFlight, Phase, RequestPhase, Seat};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -52,10 +53,35 @@ struct Inner<C: Session> {
     timeouts: AtomicU64,
     max_waiting: usize,
     timeout: Duration,
+    rules: Arc<Rules>,
+}
+
+/// When a connection that came back is closed rather than kept.
+struct Rules {
+    max_lifetime: Option<Duration>,
+    budget: Option<Arc<Budget>>,
+}
+
+impl Rules {
+    fn is_to_go<C>(&self, connection: &Pooled<C>) -> bool {
+        let is_old = self.max_lifetime.is_some_and(|max| connection.made.elapsed() >= max);
+        is_old || self.yields()
+    }
+
+    /// Whether one is to be closed because other workers go short.
+    fn yields(&self) -> bool {
+        let budget = self.budget.as_ref().filter(|budget| budget.must_yield());
+        budget.inspect(|budget| budget.promise()).is_some()
+    }
 }
 
 impl<C: Session> Pool<C> {
-    pub(super) fn new(settings: &DatabaseSettings, threads: Arc<Threads>, connect: Connect<C>) -> Pool<C> {
+    pub(super) fn new(
+        settings: &DatabaseSettings,
+        threads: Arc<Threads>,
+        connect: Connect<C>,
+        budget: Option<Arc<Budget>>,
+    ) -> Pool<C> {
         let health = Arc::new(Health::new());
         let pool_size = settings.pool_size.max(1);
         let scheduler = scheduled_thread_pool::ScheduledThreadPool::builder()
@@ -85,6 +111,7 @@ impl<C: Session> Pool<C> {
             waiting: AtomicUsize::new(0),
             timeouts: AtomicU64::new(0),
             timeout: settings.pool_timeout,
+            rules: Arc::new(Rules { max_lifetime: some_time(settings.max_lifetime), budget }),
         };
         Pool { inner: Arc::new(inner) }
     }
@@ -117,9 +144,10 @@ impl<C: Session> Pool<C> {
         self.call(move |session| in_transaction(session, work)).await
     }
 
-    /// Shows on the worker's seat how it stands.
+    /// Shows on the worker's seat how it stands, and gives up what others need more.
     pub(super) fn show(&self, seat: &Seat) {
         let inner = &self.inner;
+        inner.yield_idle(seat.phase() == Phase::Draining);
         let state = inner.connections.lock().expect(UNPOISONED).as_ref().map(r2d2::Pool::state);
         let (connections, idle) = state.map_or((0, 0), |state| (state.connections, state.idle_connections));
         seat.pool_connections.store(connections, Relaxed);
@@ -148,11 +176,11 @@ impl<C: Session> Pool<C> {
         let mut changes = None;
         loop {
             let connections = inner.refuse_if_down()?;
-            let health = Arc::clone(&inner.health);
+            let (health, rules) = (Arc::clone(&inner.health), Arc::clone(&inner.rules));
             let attempt = move || match check_out(&connections, &health) {
                 Some(connection) => {
                     in_flight.enter(RequestPhase::Database);
-                    Attempt::Done(serve(connection, &health, work), permit)
+                    Attempt::Done(serve(connection, &health, &rules, work), permit)
                 }
                 None => Attempt::NoConnection(work, permit),
             };
@@ -183,7 +211,7 @@ impl<C: Session> Pool<C> {
             only.ok_or_else(|| Error::DatabaseDown("the only connection is gone".into()))
         };
         let database = DatabaseSettings { pool_size: 1, ..settings.database };
-        Pool::new(&database, Arc::new(threads), Box::new(connect))
+        Pool::new(&database, Arc::new(threads), Box::new(connect), None)
     }
 }
 
@@ -215,6 +243,21 @@ impl<C: Session> Inner<C> {
         }
     }
 
+    /// Closes connections that nobody uses while other workers go short, or this one leaves.
+    fn yield_idle(&self, leaving: bool) {
+        let Some(budget) = &self.rules.budget else { return };
+        if leaving {
+            budget.set_leaving();
+        }
+        while budget.must_yield() {
+            let connections = self.connections.lock().expect(UNPOISONED).clone();
+            let idle = connections.and_then(|connections| connections.try_get());
+            let Some(mut connection) = idle else { return };
+            budget.promise();
+            connection.spent = true;
+        }
+    }
+
     /// Waits for a permit, in turn.
     async fn enter(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Error> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
@@ -228,7 +271,7 @@ impl<C: Session> Inner<C> {
     fn too_late(&self) -> Error {
         let connections = self.connections.lock().expect(UNPOISONED);
         let none_left = connections.as_ref().is_none_or(|pool| pool.state().connections == 0);
-        if !none_left {
+        if !none_left || self.health.is_short() {
             self.timeouts.fetch_add(1, Relaxed);
             return Error::PoolTimeout;
         }
@@ -289,6 +332,7 @@ fn check_out<C: Session>(
 fn serve<C, T>(
     mut connection: r2d2::PooledConnection<Manager<C>>,
     health: &Health,
+    rules: &Rules,
     work: impl FnOnce(&mut C) -> Result<T, Error>,
 ) -> Result<T, Error>
 where
@@ -311,7 +355,7 @@ where
             Err(Error::DatabaseDown(reason))
         }
         None => {
-            connection.spent = !connection.session.is_clean();
+            connection.spent = rules.is_to_go(&connection) || !connection.session.is_clean();
             outcome
         }
     };

@@ -1,32 +1,31 @@
 //! A PostgreSQL connection in a pool: its settings, its prepared statements, and whether it may be used again.
 //! Not here: waiting for one.
 
+use super::budget::{Budget, Token};
+use super::dial::{Contact, Dialer, describe};
 use super::health::{Connect, Session};
+use super::limit;
 use crate::app::Error;
 use crate::config::DatabaseSettings;
 use lru::LruCache;
-use postgres::config::SslMode;
 use postgres::error::SqlState;
 use postgres::types::ToSql;
-use postgres::{Client, NoTls, Row, SimpleQueryMessage, Statement};
-use r2d2::ManageConnection;
-use r2d2_postgres::PostgresConnectionManager;
+use postgres::{Client, Row, SimpleQueryMessage, Statement};
 use std::error::Error as _;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How many prepared statements a connection keeps, least recently used out first.
 const MAX_STATEMENTS: usize = 256;
 
-// What a URL does not say about a connection. libpq's names and meanings:
-// https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
-const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
-const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVES_RETRIES: u32 = 3;
-
 /// How long an idle connection may take to prove that it is alive.
 const ALIVE_WAIT: Duration = Duration::from_millis(500);
+
+/// How long an attempt to connect waits for a token; then another one follows.
+const TOKEN_WAIT: Duration = Duration::from_millis(500);
+
+/// How often it asks meanwhile what became of lost ones.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// A connection to PostgreSQL that keeps its statements prepared, so that a repeated one is one round trip.
 ///
@@ -51,6 +50,8 @@ pub struct PostgresSession {
     failed: bool,
     /// A commit or a rollback failed: the state is unknown.
     broken: bool,
+    /// Its place in the budget. After the client: it is given back when that is closed.
+    token: Option<Token>,
 }
 
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -64,6 +65,7 @@ impl PostgresSession {
             in_transaction: false,
             failed: false,
             broken: false,
+            token: None,
         }
     }
 
@@ -152,6 +154,25 @@ impl PostgresSession {
         })
     }
 
+    /// Notes which process serves the connection, so that others can see when it is gone.
+    fn begin_to_count(&mut self) -> Result<(), postgres::Error> {
+        let Some(token) = &mut self.token else { return Ok(()) };
+        let row = self.client.simple_query("SELECT pg_backend_pid()")?;
+        let pid = numbers(&row).next().unwrap_or(0);
+        token.note_backend(pid);
+        if let Some(budget) = token.budget().to_check() {
+            limit::check_over(&mut self.client, budget);
+        }
+        self.ask_after_the_lost()
+    }
+
+    fn ask_after_the_lost(&mut self) -> Result<(), postgres::Error> {
+        match &self.token {
+            Some(token) => ask_after_the_lost(&mut self.client, token.budget()),
+            None => Ok(()),
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn kept_statements(&self) -> usize {
         self.statements.len()
@@ -198,9 +219,11 @@ impl Session for PostgresSession {
         }
         if self.suspect {
             self.suspect = false;
-            return self.is_outside_transaction();
+            if !self.is_outside_transaction() {
+                return false;
+            }
         }
-        true
+        self.ask_after_the_lost().is_ok()
     }
 
     fn lost(&self, error: &Error) -> Option<String> {
@@ -214,72 +237,73 @@ impl Session for PostgresSession {
     }
 }
 
-/// Reads the URL; the message does not hold the password.
-pub(super) fn parse(url: &str) -> Result<postgres::Config, String> {
-    let config: postgres::Config = url.parse().map_err(|error: postgres::Error| {
-        let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-        // What is taken for an option may be the rest of a password with a `?` in it.
-        let reason = if reason.starts_with("unknown option") { "unknown option".into() } else { reason };
-        format!("the postgres url is not valid: {reason}")
-    })?;
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return Err("the postgres url names no host".into());
-    }
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err("the postgres url has sslmode=require, but there is no TLS to the database".into());
-    }
-    Ok(config)
-}
-
-/// Adds what the URL leaves open.
-pub(super) fn configure(url: &str, application: &str) -> Result<postgres::Config, String> {
-    let mut config = parse(url)?;
-    if config.get_application_name().is_none() {
-        config.application_name(application);
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(TCP_USER_TIMEOUT);
-    }
-    if config.get_keepalives_interval().is_none() {
-        config.keepalives_idle(KEEPALIVES_IDLE).keepalives_interval(KEEPALIVES_INTERVAL);
-        config.keepalives_retries(KEEPALIVES_RETRIES);
-    }
-    Ok(config)
-}
-
 pub(super) fn connector(
     url: &str,
     settings: &DatabaseSettings,
-    application: String,
+    application: &str,
+    budget: Option<Arc<Budget>>,
 ) -> Connect<PostgresSession> {
-    let manager = configure(url, &application).map(|mut config| {
+    let dialer = Dialer::new(url, application).map(|mut dialer| {
         if !settings.statement_timeout.is_zero() {
-            // First, so that an option of the URL wins.
-            let ours = format!("-c statement_timeout={}", settings.statement_timeout.as_millis());
-            let options = config.get_options().map_or(ours.clone(), |theirs| format!("{ours} {theirs}"));
-            config.options(&options);
+            dialer.limit_statements(settings.statement_timeout);
         }
-        PostgresConnectionManager::new(config, NoTls)
+        dialer
     });
     Box::new(move || {
-        let manager = manager.as_ref().map_err(|reason| Error::DatabaseDown(reason.clone()))?;
-        match manager.connect() {
-            Ok(client) => Ok(PostgresSession::new(client)),
-            Err(error) => Err(Error::DatabaseDown(describe(&error))),
+        let dialer = dialer.as_ref().map_err(|reason| Error::DatabaseDown(reason.clone()))?;
+        let contact = Arc::new(Contact::default());
+        let mut token = match &budget {
+            Some(budget) => Some(find_token(budget, dialer)?),
+            None => None,
+        };
+        if let Some(token) = &mut token {
+            token.accompany(&contact);
         }
+        let client = dialer.dial(&contact).map_err(|error| Error::DatabaseDown(describe(&error)))?;
+        let mut session = PostgresSession::new(client);
+        session.token = token;
+        session.begin_to_count().map_err(|error| Error::DatabaseDown(describe(&error)))?;
+        Ok(session)
     })
 }
 
-/// The server's words, or the reason why there are none.
-pub(super) fn describe(error: &postgres::Error) -> String {
-    match (error.as_db_error(), error.source()) {
-        (Some(refusal), _) => refusal.to_string(),
-        (None, Some(source)) => format!("{error}: {source}"),
-        (None, None) => error.to_string(),
+/// Waits for a token. Where all are in use and some of them are lost, the database is asked after those, over a
+/// connection of its own.
+fn find_token(budget: &Arc<Budget>, dialer: &Dialer) -> Result<Token, Error> {
+    let deadline = Instant::now() + TOKEN_WAIT;
+    loop {
+        if let Some(token) = budget.take(ASK_EVERY) {
+            return Ok(token);
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::PoolTimeout);
+        }
+        if budget.has_lost()
+            && let Some(mut aside) = budget.take_aside(Duration::ZERO)
+        {
+            let contact = Arc::new(Contact::default());
+            aside.accompany(&contact);
+            let asked = dialer.dial(&contact).and_then(|mut client| ask_after_the_lost(&mut client, budget));
+            // Gone before its token is.
+            drop(aside);
+            asked.map_err(|error| Error::DatabaseDown(describe(&error)))?;
+        }
     }
+}
+
+/// Gives back the tokens of connections whose clients died, once the database is done with them, too.
+fn ask_after_the_lost(client: &mut Client, budget: &Budget) -> Result<(), postgres::Error> {
+    let lost = budget.to_ask_after();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let pids: Vec<String> = lost.iter().map(|lost| lost.backend().to_string()).collect();
+    let ask = format!("SELECT pid FROM pg_stat_activity WHERE pid IN ({})", pids.join(", "));
+    let rows = client.simple_query(&ask)?;
+    let alive: Vec<u32> = numbers(&rows).collect();
+    let gone = lost.into_iter().filter(|lost| !alive.contains(&lost.backend()));
+    gone.for_each(|lost| budget.found_gone(lost));
+    Ok(())
 }
 
 /// The plan no longer fits its tables, or the server does not know the statement.
@@ -296,6 +320,14 @@ fn never_ran(error: &postgres::Error) -> bool {
     error.as_db_error().is_some_and(|refusal| {
         // What went wrong inside a function says where.
         refusal.where_().is_none() && refusal.routine().is_some_and(|name| refusers.contains(&name))
+    })
+}
+
+/// The first column of all rows, where it is a number.
+fn numbers(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = u32> {
+    messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None, // not our enum
     })
 }
 

@@ -1,13 +1,16 @@
 //! The script that prepares the database at the server's start. Plain blocking code for a short-lived process,
 //! one try. Not here: when it runs, and whether it is tried again.
 
-use super::postgres::{configure, describe};
+use super::budget::Budget;
+use super::dial::{Contact, Dialer, describe};
 use super::sqlite;
 use crate::config::{DatabaseUrl, Settings};
+use crate::scoreboard::Board;
+use ::postgres::Client;
 use ::postgres::error::{ErrorPosition, SqlState};
-use ::postgres::{Client, NoTls};
 use rusqlite::ErrorCode;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The key of the PostgreSQL advisory lock that is held while the script runs: "ferricor" as a number, so that
@@ -29,7 +32,7 @@ pub(crate) enum Outcome {
 }
 
 /// Runs the script `[database] setup` in one transaction, which a failure rolls back whole.
-pub(crate) fn set_up(settings: &Settings) -> Outcome {
+pub(crate) fn set_up(settings: &Settings, board: Board) -> Outcome {
     let (Some(url), Some(path)) = (&settings.database.url, &settings.database.setup) else {
         return Outcome::Done;
     };
@@ -38,15 +41,33 @@ pub(crate) fn set_up(settings: &Settings) -> Outcome {
         Err(error) => return Outcome::Wrong(format!("{}: {error}", path.display())),
     };
     let ended = match url {
-        DatabaseUrl::Postgres(url) => run_on_postgres(url, &settings.proc_name, path, &script),
+        DatabaseUrl::Postgres(url) => run_on_postgres(url, settings, board, path, &script),
         DatabaseUrl::Sqlite(database) => run_on_sqlite(database, path, &script),
     };
     ended.err().unwrap_or(Outcome::Done)
 }
 
-fn run_on_postgres(url: &str, proc_name: &str, path: &Path, script: &str) -> Result<(), Outcome> {
-    let config = configure(url, &format!("{proc_name}/setup")).map_err(Outcome::Wrong)?;
-    let mut client = config.connect(NoTls).map_err(|error| Outcome::Away(describe(&error)))?;
+fn run_on_postgres(
+    url: &str,
+    settings: &Settings,
+    board: Board,
+    path: &Path,
+    script: &str,
+) -> Result<(), Outcome> {
+    let dialer = Dialer::new(url, &format!("{}/setup", settings.proc_name)).map_err(Outcome::Wrong)?;
+    // Declared before the client: it must outlive it.
+    let mut token = match Budget::new(settings, board) {
+        Some(budget) => {
+            let busy = || Outcome::Away("another question to the database takes too long".to_owned());
+            Some(budget.take_aside(LOCK_WAIT).ok_or_else(busy)?)
+        }
+        None => None,
+    };
+    let contact = Arc::new(Contact::default());
+    if let Some(token) = &mut token {
+        token.accompany(&contact);
+    }
+    let mut client = dialer.dial(&contact).map_err(|error| Outcome::Away(describe(&error)))?;
     let away = |error: ::postgres::Error| Outcome::Away(describe(&error));
     let prologue = format!(
         "BEGIN; SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock({ADVISORY_LOCK})",

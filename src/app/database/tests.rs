@@ -387,17 +387,17 @@ fn a_script_runs_whole_or_not_at_all() {
     let urls = [DatabaseUrl::Postgres(cluster.url()), DatabaseUrl::Sqlite(folder.path().join("setup.db"))];
     for url in urls {
         let mut settings = settings(url.clone());
-        assert_eq!(set_up(&settings), Outcome::Done, "no script");
+        assert_eq!(set_up(&settings, Board::stub(1)), Outcome::Done, "no script");
         settings.database.setup = Some(script.clone());
         std::fs::write(&script, "CREATE TABLE whole (a int);\nINSERT INTO whole\n  VALUES (nonsense);")
             .unwrap();
-        let Outcome::Wrong(message) = set_up(&settings) else { panic!("{url:?}") };
+        let Outcome::Wrong(message) = set_up(&settings, Board::stub(1)) else { panic!("{url:?}") };
         assert!(message.contains("setup.sql:3: ") && message.contains("nonsense"), "{message}");
         // `whole` does not exist: the failure took it back.
         std::fs::write(&script, "CREATE TABLE whole (a int); INSERT INTO whole VALUES (1);").unwrap();
-        assert_eq!(set_up(&settings), Outcome::Done, "{url:?}");
+        assert_eq!(set_up(&settings, Board::stub(1)), Outcome::Done, "{url:?}");
         settings.database.setup = Some("absent.sql".into());
-        assert!(matches!(set_up(&settings), Outcome::Wrong(_)));
+        assert!(matches!(set_up(&settings, Board::stub(1)), Outcome::Wrong(_)));
     }
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for url in [
@@ -406,6 +406,6 @@ fn a_script_runs_whole_or_not_at_all() {
     ] {
         let mut settings = settings(url);
         settings.database.setup = Some(script.clone());
-        assert!(matches!(set_up(&settings), Outcome::Away(_)));
+        assert!(matches!(set_up(&settings, Board::stub(1)), Outcome::Away(_)));
     }
 }

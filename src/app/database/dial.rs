@@ -1,0 +1,284 @@
+//! How a connection to PostgreSQL is made and closed: the URL, what it leaves open, and the wire below the client.
+//! Not here: what goes over it.
+//!
+//! The client is told to speak TLS from the first byte on, and gets our wire in place of a TLS stream. So the wire sees
+//! what the client itself does not bound or tell: how long the greeting takes, and whether the server has closed the
+//! connection. A PostgreSQL server keeps the socket open until its process for the connection has ended
+//! (`socket_close` in its source), so the end of the stream says that the process is gone.
+
+use postgres::config::{Host, SslMode, SslNegotiation};
+use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use postgres::{Client, NoTls, Socket};
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+// What a URL does not say about a connection. libpq's names and meanings:
+// https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVES_RETRIES: u32 = 3;
+
+/// How long a server may take to close a connection that has said goodbye.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Reads the URL; the message does not hold the password.
+pub(super) fn parse(url: &str) -> Result<postgres::Config, String> {
+    let config: postgres::Config = url.parse().map_err(|error: postgres::Error| {
+        let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        // What is taken for an option may be the rest of a password with a `?` in it.
+        let reason = if reason.starts_with("unknown option") { "unknown option".into() } else { reason };
+        format!("the postgres url is not valid: {reason}")
+    })?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err("the postgres url names no host".into());
+    }
+    if config.get_ssl_mode() == SslMode::Require {
+        return Err("the postgres url has sslmode=require, but there is no TLS to the database".into());
+    }
+    Ok(config)
+}
+
+/// Adds what the URL leaves open.
+fn configure(url: &str, application: &str) -> Result<postgres::Config, String> {
+    let mut config = parse(url)?;
+    if config.get_application_name().is_none() {
+        config.application_name(application);
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(TCP_USER_TIMEOUT);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_idle(KEEPALIVES_IDLE).keepalives_interval(KEEPALIVES_INTERVAL);
+        config.keepalives_retries(KEEPALIVES_RETRIES);
+    }
+    if config.get_hosts().is_empty() {
+        // The wire is only asked for where there is a name.
+        for addr in config.get_hostaddrs().to_vec() {
+            config.host(&addr.to_string());
+        }
+    }
+    Ok(config)
+}
+
+/// Makes connections to one database.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    config: postgres::Config,
+    /// Whether the wire is below its connections. The client gives it no Unix socket.
+    wired: bool,
+}
+
+impl Dialer {
+    /// # Errors
+    /// When the URL is not valid.
+    pub(super) fn new(url: &str, application: &str) -> Result<Dialer, String> {
+        let mut config = configure(url, application)?;
+        let wired = config.get_hosts().iter().all(|host| match host {
+            Host::Tcp(_) => true,
+            Host::Unix(_) => false,
+        });
+        if wired {
+            config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+        } else {
+            config.ssl_mode(SslMode::Disable);
+        }
+        Ok(Dialer { config, wired })
+    }
+
+    /// Has the server end a statement that runs this long.
+    pub(super) fn limit_statements(&mut self, timeout: Duration) {
+        // First, so that an option of the URL wins.
+        let ours = format!("-c statement_timeout={}", timeout.as_millis());
+        let options = self.config.get_options().map_or(ours.clone(), |theirs| format!("{ours} {theirs}"));
+        self.config.options(&options);
+    }
+
+    /// Connects, and blocks meanwhile.
+    pub(super) fn dial(&self, contact: &Arc<Contact>) -> Result<Client, postgres::Error> {
+        let made =
+            if self.wired { self.config.connect(self.wire(contact)) } else { self.config.connect(NoTls) };
+        match &made {
+            Ok(_) => contact.up.store(true, Relaxed),
+            Err(error) if error.as_db_error().is_some() => contact.refused.store(true, Relaxed),
+            Err(_) => {}
+        }
+        made
+    }
+
+    fn wire(&self, contact: &Arc<Contact>) -> Wire {
+        let greeting = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+        Wire { contact: Arc::clone(contact), greeting }
+    }
+}
+
+/// The server's words, or the reason why there are none.
+pub(super) fn describe(error: &postgres::Error) -> String {
+    match (error.as_db_error(), error.source()) {
+        (Some(refusal), _) => refusal.to_string(),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
+}
+
+/// What is known of a connection from below.
+#[derive(Debug, Default)]
+pub(super) struct Contact {
+    reached: AtomicBool,
+    refused: AtomicBool,
+    up: AtomicBool,
+    parted: AtomicBool,
+}
+
+impl Contact {
+    /// The server took the connection.
+    pub(super) fn was_reached(&self) -> bool {
+        self.reached.load(Relaxed)
+    }
+
+    /// It said why it will not serve it.
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused.load(Relaxed)
+    }
+
+    /// It greeted, and a session began.
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Relaxed)
+    }
+
+    /// The server has closed it: nothing is left of it there.
+    pub(super) fn has_parted(&self) -> bool {
+        self.parted.load(Relaxed)
+    }
+}
+
+/// Puts the wire below a client.
+struct Wire {
+    contact: Arc<Contact>,
+    /// How long the server may take from the connection to the end of its greeting.
+    greeting: Duration,
+}
+
+impl MakeTlsConnect<Socket> for Wire {
+    type Stream = Stream;
+    type TlsConnect = Connect;
+    type Error = Infallible;
+
+    fn make_tls_connect(&mut self, _: &str) -> Result<Connect, Infallible> {
+        Ok(Connect { contact: Arc::clone(&self.contact), greeting: self.greeting })
+    }
+}
+
+struct Connect {
+    contact: Arc<Contact>,
+    greeting: Duration,
+}
+
+impl TlsConnect<Socket> for Connect {
+    type Stream = Stream;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+
+    fn connect(self, socket: Socket) -> Self::Future {
+        Box::pin(async move {
+            // Of several hosts, the last one counts.
+            self.contact.parted.store(false, Relaxed);
+            self.contact.reached.store(true, Relaxed);
+            let patience = Some(Box::pin(sleep(self.greeting)));
+            Ok(Stream { socket, contact: self.contact, patience, farewell: None })
+        })
+    }
+}
+
+/// The bytes of one connection.
+struct Stream {
+    socket: Socket,
+    contact: Arc<Contact>,
+    /// Until the greeting is over.
+    patience: Option<Pin<Box<Sleep>>>,
+    /// Once goodbye is said.
+    farewell: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let Poll::Ready(read) = Pin::new(&mut self.socket).poll_read(cx, buf) else {
+            return self.wait(cx);
+        };
+        if read.is_err() || (buf.filled().len() == before && buf.remaining() > 0) {
+            self.contact.parted.store(true, Relaxed);
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl Stream {
+    /// Nothing came yet.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(patience) = &mut self.patience else { return Poll::Pending };
+        if self.contact.is_up() {
+            self.patience = None;
+            return Poll::Pending;
+        }
+        ready!(patience.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the server accepted and said nothing")))
+    }
+
+    /// Reads to the end of what the server says.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut space = [0; 512];
+            let mut buf = ReadBuf::new(&mut space);
+            let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                self.contact.parted.store(true, Relaxed);
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.farewell.is_none() {
+            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+            self.farewell = Some(Box::pin(tokio::time::sleep_until(Instant::now() + FAREWELL)));
+        }
+        if self.poll_end(cx).is_pending() {
+            let farewell = self.farewell.as_mut().expect("just made");
+            ready!(farewell.as_mut().poll(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl TlsStream for Stream {
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
