@@ -34,8 +34,8 @@ mod serve;
 mod worker;
 
 pub use app::{
-    Body, Cache, CacheOptions, CacheStats, Database, Deadline, Error, MAX_TAGS, Peer, Pool, PostgresSession,
-    SqliteSession, TaggedCache, Worker,
+    Body, Cache, CacheOptions, CacheStats, Database, Deadline, Error, Isolation, MAX_TAGS, Peer, Pool,
+    PostgresSession, SqliteSession, TaggedCache, TransactionOptions, Worker,
 };
 pub use serve::{App, run, run_stock};
 

@@ -61,10 +61,8 @@ fn requests(out: &mut Exposition, sum: &Seat) {
         answers.with("class", class, count);
     }
     let (buckets, time) = tally.latencies();
-    let seconds = |micros: u64| micros as f64 / 1e6;
-    let buckets: Vec<_> = buckets.into_iter().map(|(bound, count)| (bound.map(seconds), count)).collect();
     let help = "From the end of a request's head to the end of its answer.";
-    out.histogram("ferricorn_request_duration_seconds", help, &buckets, time.as_secs_f64());
+    out.histogram("ferricorn_request_duration_seconds", help, &in_seconds(buckets), time.as_secs_f64());
     out.counter("ferricorn_response_body_bytes_total", "Bytes of answers' bodies.").is(tally.body_bytes());
     out.counter("ferricorn_connections_accepted_total", "Connections that workers took.").is(tally.accepts());
     out.counter("ferricorn_accept_errors_total", "Connections that could not be taken.")
@@ -73,8 +71,16 @@ fn requests(out: &mut Exposition, sum: &Seat) {
     out.counter("ferricorn_cache_hits_total", "Look-ups that a cache answered.").is(count(&sum.cache_hits));
     out.counter("ferricorn_cache_misses_total", "Look-ups that no cache answered.")
         .is(count(&sum.cache_misses));
+    let (buckets, time) = sum.pool_waits.read();
+    let help = "Waits for a database connection and a thread, of calls that got both.";
+    out.histogram("ferricorn_pool_wait_seconds", help, &in_seconds(buckets), time.as_secs_f64());
     let help = "Waits for a database connection that took longer than pool_timeout.";
     out.counter("ferricorn_pool_timeouts_total", help).is(count(&sum.pool_timeouts));
+}
+
+fn in_seconds(buckets: Vec<(Option<u64>, u64)>) -> Vec<(Option<f64>, u64)> {
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    buckets.into_iter().map(|(bound, count)| (bound.map(seconds), count)).collect()
 }
 
 fn now_in_use(out: &mut Exposition, board: &Board) {

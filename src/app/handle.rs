@@ -209,7 +209,7 @@ impl Worker {
     /// Shows on the board how the database's pool stands.
     pub(crate) fn show_pool(&self) {
         if let Some(database) = &self.inner.database {
-            database.show(self.inner.board.seat(self.inner.slot));
+            database.show();
         }
     }
 

@@ -11,7 +11,7 @@ mod peer;
 pub(crate) mod routes;
 
 pub use cache::{Cache, CacheOptions, CacheStats, MAX_TAGS, TaggedCache};
-pub use database::{Database, Pool, PostgresSession, SqliteSession};
+pub use database::{Database, Isolation, Pool, PostgresSession, SqliteSession, TransactionOptions};
 pub use deadline::Deadline;
 pub use error::Error;
 pub use handle::Worker;

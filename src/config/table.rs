@@ -621,7 +621,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         [database.max_lifetime],
         v::show_duration,
         DURATION,
-        "A connection this old is closed when it is next idle."
+        "A connection this old is closed when it comes back to the pool."
     ),
     row!(
         "database.statement_timeout",

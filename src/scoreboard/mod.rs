@@ -17,7 +17,7 @@ pub(crate) use deaths::{Death, Deaths};
 pub(crate) use generations::{Generations, Slot, SlotHasher};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests, SeenRequest};
 pub(crate) use standing::{Reason, Standing, Tenure};
-pub(crate) use tally::Tally;
+pub(crate) use tally::{Tally, Waits};
 pub(crate) use tokens::{Held, Lost, Tokens};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
@@ -47,6 +47,8 @@ pub(crate) struct Seat {
     pub(crate) pool_waiting: AtomicU32,
     /// Waits for one that took too long.
     pub(crate) pool_timeouts: AtomicU64,
+    /// How long those waited who got one.
+    pub(crate) pool_waits: Waits,
     /// What it has done.
     pub(crate) tally: Tally,
     /// Who sits here, as the master has it.
@@ -118,7 +120,8 @@ impl Seat {
 
     /// What only grows while somebody sits here.
     fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
-        self.tally.counters().chain([&self.cache_hits, &self.cache_misses, &self.pool_timeouts])
+        let single = [&self.cache_hits, &self.cache_misses, &self.pool_timeouts];
+        self.tally.counters().chain(self.pool_waits.counters()).chain(single)
     }
 
     /// Adds what was counted here to another seat's counters.

@@ -24,6 +24,32 @@ pub(crate) struct Tally {
     accept_errors: AtomicU64,
 }
 
+/// How long something took, each time; any thread may add to it.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub(crate) struct Waits {
+    micros: AtomicU64,
+    times: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+}
+
+impl Waits {
+    pub(crate) fn record(&self, time: Duration) {
+        let micros = time.as_micros() as u64;
+        let within = LATENCY_BOUNDS.iter().position(|bound| micros <= *bound);
+        self.micros.fetch_add(micros, Relaxed);
+        self.times[within.unwrap_or(LATENCY_BOUNDS.len())].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.times.iter().chain([&self.micros])
+    }
+
+    /// As `Tally::latencies`.
+    pub(crate) fn read(&self) -> (Vec<(Option<u64>, u64)>, Duration) {
+        (add_up(&self.times), Duration::from_micros(self.micros.load(Relaxed)))
+    }
+}
+
 impl Tally {
     /// A request is over: `class` is the first digit of its status, 0 where there was none; it took so many microseconds.
     pub(crate) fn answered(&self, class: u8, micros: u64, body_bytes: u64) {
@@ -61,12 +87,7 @@ impl Tally {
 
     /// Each bound with how many answers took no longer, the last one without a bound; and the sum of all times.
     pub(crate) fn latencies(&self) -> (Vec<(Option<u64>, u64)>, Duration) {
-        let bounds = LATENCY_BOUNDS.iter().copied().map(Some).chain(iter::once(None));
-        let counts = self.latencies.iter().scan(0_u64, |sum, count| {
-            *sum = sum.wrapping_add(count.load(Relaxed));
-            Some(*sum)
-        });
-        (bounds.zip(counts).collect(), Duration::from_micros(self.latency_micros.load(Relaxed)))
+        (add_up(&self.latencies), Duration::from_micros(self.latency_micros.load(Relaxed)))
     }
 
     pub(crate) fn body_bytes(&self) -> u64 {
@@ -80,6 +101,15 @@ impl Tally {
     pub(crate) fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Relaxed)
     }
+}
+
+fn add_up(counts: &[AtomicU64]) -> Vec<(Option<u64>, u64)> {
+    let bounds = LATENCY_BOUNDS.iter().copied().map(Some).chain(iter::once(None));
+    let counts = counts.iter().scan(0_u64, |sum, count| {
+        *sum = sum.wrapping_add(count.load(Relaxed));
+        Some(*sum)
+    });
+    bounds.zip(counts).collect()
 }
 
 fn add(counter: &AtomicU64, count: u64) {

@@ -52,10 +52,13 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
     }
 }
 
+/// How long a statement that is cancelled at `timeout` may take to end, so that its thread is free again.
+const CANCEL_TIME: Duration = Duration::from_secs(1);
+
 /// Why a blocking call has to be given up, and the worker with it, for nothing ends a thread.
 fn stuck(settings: &Settings, worker: &Worker) -> Option<&'static str> {
     let Settings { timeout, request_timeout, .. } = *settings;
-    if !timeout.is_zero() && worker.longest_call().is_some_and(|call| call > timeout) {
+    if !timeout.is_zero() && worker.longest_call().is_some_and(|call| call > timeout + CANCEL_TIME) {
         return Some("\"a blocking call ran longer than timeout\"");
     }
     let grace = request_timeout.max(SHORTEST_GRACE);

@@ -156,3 +156,38 @@ fn a_statement_that_takes_too_long_is_ended_by_the_database() {
     assert_eq!(server.get("/db?token=fine").text(), "fine");
     server.stop();
 }
+
+#[test]
+fn a_client_that_leaves_takes_its_statement_with_it() {
+    let cluster = Cluster::start();
+    let mut server = probe_on(&cluster.url()).args("-w 1 --threads 1 --pool-timeout 500ms").start();
+    let worker = server.worker();
+    let asleep = "query LIKE '%pg_sleep%' AND state = 'active'";
+    let mut client = server.connect();
+    client.send("GET /db/sleep?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    eventually(DEADLINE, "it sleeps", || cluster.count(asleep) == 1);
+    // Who holds a connection for longer than others wait for one is told of.
+    let line = server.wait_text("database connection held for long");
+    assert!(line.value("taken_at").is_some_and(|place| place.starts_with("examples/probe.rs:")), "{line:?}");
+    drop(client);
+    eventually(DEADLINE, "it is cancelled", || cluster.count(asleep) == 0);
+    assert_eq!(server.get("/db?token=free").text(), "free");
+    assert_eq!(cluster.count("state LIKE 'idle in transaction%'"), 0);
+    assert_eq!(server.worker(), worker);
+    server.stop();
+}
+
+#[test]
+fn a_request_that_is_late_takes_its_statement_with_it() {
+    let cluster = Cluster::start();
+    let args = "-w 1 --threads 1 --timeout 5s --request-timeout 500ms";
+    let mut server = probe_on(&cluster.url()).args(args).start();
+    let worker = server.worker();
+    for _ in 0..3 {
+        assert_eq!(server.get("/db/sleep?ms=60000").status, 504);
+        assert_eq!(server.get("/db?token=free").text(), "free");
+    }
+    assert_eq!(cluster.count("query LIKE '%pg_sleep%' AND state = 'active'"), 0);
+    assert_eq!(server.worker(), worker, "nobody had to be replaced");
+    server.stop();
+}

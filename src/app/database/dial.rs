@@ -8,7 +8,7 @@
 
 use postgres::config::{Host, SslMode, SslNegotiation};
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
-use postgres::{Client, NoTls, Socket};
+use postgres::{CancelToken, Client, NoTls, Socket};
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
@@ -98,10 +98,11 @@ impl Dialer {
         Ok(Dialer { config, wired })
     }
 
-    /// Has the server end a statement that runs this long.
+    /// Has the server end a statement that runs this long, and a connection that leaves a transaction alone for so long.
     pub(super) fn limit_statements(&mut self, timeout: Duration) {
         // First, so that an option of the URL wins.
-        let ours = format!("-c statement_timeout={}", timeout.as_millis());
+        let millis = timeout.as_millis();
+        let ours = format!("-c statement_timeout={millis} -c idle_in_transaction_session_timeout={millis}");
         let options = self.config.get_options().map_or(ours.clone(), |theirs| format!("{ours} {theirs}"));
         self.config.options(&options);
     }
@@ -116,6 +117,15 @@ impl Dialer {
             Err(_) => {}
         }
         made
+    }
+
+    /// Has the server end what the token's connection is at work on, and blocks until it has heard of it.
+    pub(super) fn cancel(&self, token: &CancelToken) -> Result<(), postgres::Error> {
+        if self.wired {
+            token.cancel_query(self.wire(&Arc::new(Contact::default())))
+        } else {
+            token.cancel_query(NoTls)
+        }
     }
 
     fn wire(&self, contact: &Arc<Contact>) -> Wire {

@@ -1,6 +1,7 @@
 //! How connections are made, and what the last attempt says about the database.
 //! Not here: what a caller concludes from it.
 
+use super::TransactionOptions;
 use crate::app::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 /// What a pool holds: a connection that can carry transactions and knows whether it may be used again.
 /// All of it blocks.
 pub trait Session: Sized + Send + 'static {
-    fn begin(&mut self) -> Result<(), Error>;
+    fn begin(&mut self, options: TransactionOptions) -> Result<(), Error>;
     fn commit(&mut self) -> Result<(), Error>;
     fn roll_back(&mut self) -> Result<(), Error>;
     /// Asks the other side whether it is still there. Bounded by a second.
@@ -21,6 +22,16 @@ pub trait Session: Sized + Send + 'static {
     fn is_clean(&mut self) -> bool;
     /// Whether `error` means that the connection is lost, rather than a statement refused.
     fn lost(&self, error: &Error) -> Option<String>;
+    /// Whether the database rolled a transaction back for another one's sake, so that it may succeed the next time.
+    fn is_worth_a_retry(&self, error: &Error) -> bool;
+    /// What ends a statement that runs.
+    fn canceller(&self) -> Arc<dyn Cancel>;
+}
+
+/// Ends the statement that runs on a connection, from another thread, if it can.
+pub trait Cancel: Send + Sync {
+    /// May block for a few seconds.
+    fn cancel(&self);
 }
 
 /// Makes a connection; called on r2d2's thread. `PoolTimeout`: the server's budget has none left.
@@ -107,6 +118,7 @@ pub(super) struct Pooled<C> {
     pub(super) losses: u64,
     pub(super) idle_since: Instant,
     pub(super) made: Instant,
+    pub(super) cancel: Arc<dyn Cancel>,
 }
 
 /// Closes connections on a thread of their own. A client that waits for an answer waits for it also when it is
@@ -152,8 +164,8 @@ impl<C: Session> r2d2::ManageConnection for Manager<C> {
             Ok(session) => {
                 // r2d2 hands the connection out a moment later: who is woken now waits for it there.
                 self.health.connected();
-                let now = Instant::now();
-                Ok(Pooled { session, spent: false, losses, idle_since: now, made: now })
+                let (now, cancel) = (Instant::now(), session.canceller());
+                Ok(Pooled { session, spent: false, losses, idle_since: now, made: now, cancel })
             }
             Err(Error::PoolTimeout) => {
                 self.health.found_no_token();

@@ -2,6 +2,7 @@
 //! Not here: the statements of the stock app.
 
 mod budget;
+mod checkout;
 mod dial;
 mod health;
 pub(crate) mod limit;
@@ -11,14 +12,16 @@ pub(crate) mod setup;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 pub use self::pool::Pool;
 pub use self::postgres::PostgresSession;
 pub use self::sqlite::SqliteSession;
+pub use self::transaction::{Isolation, TransactionOptions};
 
 use super::blocking::Threads;
 use crate::config::{DatabaseUrl, Settings};
-use crate::scoreboard::{Board, Seat};
+use crate::scoreboard::Board;
 use budget::Budget;
 use std::sync::Arc;
 
@@ -36,26 +39,26 @@ impl Database {
         board: Board,
         threads: &Arc<Threads>,
     ) -> Option<Database> {
-        let threads = Arc::clone(threads);
+        let (threads, seat) = (Arc::clone(threads), board.seat(slot));
         match settings.database.url.as_ref()? {
             DatabaseUrl::Postgres(url) => {
                 let name = format!("{}/w{slot}", settings.proc_name);
                 let budget = Budget::new(settings, board);
                 let connect = postgres::connector(url, &settings.database, &name, budget.clone());
-                Some(Database::Postgres(Pool::new(&settings.database, threads, connect, budget)))
+                Some(Database::Postgres(Pool::new(&settings.database, threads, connect, budget, seat)))
             }
             DatabaseUrl::Sqlite(path) => {
                 let connect = sqlite::connector(path.clone(), &settings.database);
-                Some(Database::Sqlite(Pool::new(&settings.database, threads, connect, None)))
+                Some(Database::Sqlite(Pool::new(&settings.database, threads, connect, None, seat)))
             }
         }
     }
 
     /// Shows on the worker's seat how the pool stands.
-    pub(crate) fn show(&self, seat: &Seat) {
+    pub(crate) fn show(&self) {
         match self {
-            Database::Postgres(pool) => pool.show(seat),
-            Database::Sqlite(pool) => pool.show(seat),
+            Database::Postgres(pool) => pool.show(),
+            Database::Sqlite(pool) => pool.show(),
         }
     }
 

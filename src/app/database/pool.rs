@@ -9,12 +9,14 @@
 //! noticed without anybody asking.
 
 use super::budget::Budget;
+use super::checkout::{Checkout, Checkouts};
 use super::health::{Connect, Goodbye, Health, Manager, Pooled, Session, say_goodbye};
+use super::transaction::{TransactionOptions, in_transaction};
 use crate::app::Error;
 use crate::app::blocking::Threads;
 use crate::config::DatabaseSettings;
 use crate::scoreboard::{InFlight, Phase, RequestPhase, Seat};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -54,6 +56,9 @@ struct Inner<C: Session> {
     max_waiting: usize,
     timeout: Duration,
     rules: Arc<Rules>,
+    checkouts: Checkouts,
+    /// The worker's.
+    seat: &'static Seat,
 }
 
 /// When a connection that came back is closed rather than kept.
@@ -81,6 +86,7 @@ impl<C: Session> Pool<C> {
         threads: Arc<Threads>,
         connect: Connect<C>,
         budget: Option<Arc<Budget>>,
+        seat: &'static Seat,
     ) -> Pool<C> {
         let health = Arc::new(Health::new());
         let pool_size = settings.pool_size.max(1);
@@ -112,6 +118,8 @@ impl<C: Session> Pool<C> {
             timeouts: AtomicU64::new(0),
             timeout: settings.pool_timeout,
             rules: Arc::new(Rules { max_lifetime: some_time(settings.max_lifetime), budget }),
+            checkouts: Checkouts::default(),
+            seat,
         };
         Pool { inner: Arc::new(inner) }
     }
@@ -123,30 +131,59 @@ impl<C: Session> Pool<C> {
     /// at once when `blocking_queue` calls wait already; `DatabaseDown` when the database is not there, at the
     /// latest after `pool_timeout`, at once when that is known, and when the connection broke during `work`, which
     /// is never run twice; `TimedOut` and `Panicked` as for `Worker::blocking`.
-    pub async fn run<T, F>(&self, work: F) -> Result<T, Error>
+    ///
+    /// When its future is dropped while `work` runs, because the client has left or `request_timeout` has passed, and when
+    /// `timeout` has passed, the statement under way is cancelled, and the connection closed.
+    #[track_caller]
+    pub fn run<T, F>(&self, work: F) -> impl Future<Output = Result<T, Error>> + Send + use<'_, C, T, F>
     where
         T: Send + 'static,
         F: FnOnce(&mut C) -> Result<T, Error> + Send + 'static,
     {
-        self.call(work).await
+        self.call(Location::caller(), move |session, _| work(session))
     }
 
     /// Like [`Pool::run`], in a transaction: committed when `work` returns `Ok`, rolled back when it returns `Err`
-    /// or panics. `work` gets the connection itself and leaves `BEGIN` and `COMMIT` to this method.
+    /// or panics, or when nobody waits for it any more. `work` gets the connection itself and leaves `BEGIN` and `COMMIT` to this method.
     ///
     /// On SQLite the transaction is `BEGIN IMMEDIATE`: one that reads first and writes later would else fail
     /// instead of waiting for another writer.
-    pub async fn transaction<T, F>(&self, work: F) -> Result<T, Error>
+    #[track_caller]
+    pub fn transaction<T, F>(
+        &self,
+        work: F,
+    ) -> impl Future<Output = Result<T, Error>> + Send + use<'_, C, T, F>
     where
         T: Send + 'static,
         F: FnOnce(&mut C) -> Result<T, Error> + Send + 'static,
     {
-        self.call(move |session| in_transaction(session, work)).await
+        self.call(Location::caller(), move |session, call| {
+            let mut work = Some(work);
+            // Without retries it is run once.
+            let once = |session: &mut C| work.take().expect("it is run once")(session);
+            in_transaction(session, TransactionOptions::new(), call, once)
+        })
     }
 
-    /// Shows on the worker's seat how it stands, and gives up what others need more.
-    pub(super) fn show(&self, seat: &Seat) {
+    /// Like [`Pool::transaction`], with options: isolation, read-only, and how often `work` may be run again.
+    #[track_caller]
+    pub fn transaction_with<T, F>(
+        &self,
+        options: TransactionOptions,
+        work: F,
+    ) -> impl Future<Output = Result<T, Error>> + Send + use<'_, C, T, F>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut C) -> Result<T, Error> + Send + 'static,
+    {
+        self.call(Location::caller(), move |session, call| in_transaction(session, options, call, work))
+    }
+
+    /// Shows on the worker's seat how it stands, tells who holds a connection for long, and gives up what others need more.
+    pub(super) fn show(&self) {
         let inner = &self.inner;
+        let seat = inner.seat;
+        inner.checkouts.tell_long(inner.timeout);
         inner.yield_idle(seat.phase() == Phase::Draining);
         let state = inner.connections.lock().expect(UNPOISONED).as_ref().map(r2d2::Pool::state);
         let (connections, idle) = state.map_or((0, 0), |state| (state.connections, state.idle_connections));
@@ -162,25 +199,29 @@ impl<C: Session> Pool<C> {
         drop(connections);
     }
 
-    async fn call<T, F>(&self, mut work: F) -> Result<T, Error>
+    async fn call<T, F>(&self, taken_at: &'static Location<'static>, mut work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&mut C) -> Result<T, Error> + Send + 'static,
+        F: FnOnce(&mut C, &Checkout) -> Result<T, Error> + Send + 'static,
     {
         let inner = &self.inner;
+        let begin = Instant::now();
+        let waiting = inner.checkouts.enter(taken_at);
         let in_flight = InFlight::current();
         let _queued = in_flight.queued();
-        let deadline = Instant::now() + inner.timeout;
+        let deadline = begin + inner.timeout;
         inner.refuse_if_down()?;
         let mut permit = inner.enter(deadline).await?;
         let mut changes = None;
         loop {
             let connections = inner.refuse_if_down()?;
             let (health, rules) = (Arc::clone(&inner.health), Arc::clone(&inner.rules));
+            let (call, seat) = (waiting.checkout(), inner.seat);
             let attempt = move || match check_out(&connections, &health) {
                 Some(connection) => {
+                    seat.pool_waits.record(begin.elapsed());
                     in_flight.enter(RequestPhase::Database);
-                    Attempt::Done(serve(connection, &health, &rules, work), permit)
+                    Attempt::Done(serve(connection, &health, &rules, &call, work), permit)
                 }
                 None => Attempt::NoConnection(work, permit),
             };
@@ -211,7 +252,13 @@ impl<C: Session> Pool<C> {
             only.ok_or_else(|| Error::DatabaseDown("the only connection is gone".into()))
         };
         let database = DatabaseSettings { pool_size: 1, ..settings.database };
-        Pool::new(&database, Arc::new(threads), Box::new(connect), None)
+        Pool::new(
+            &database,
+            Arc::new(threads),
+            Box::new(connect),
+            None,
+            crate::scoreboard::Board::stub(1).seat(0),
+        )
     }
 }
 
@@ -333,20 +380,26 @@ fn serve<C, T>(
     mut connection: r2d2::PooledConnection<Manager<C>>,
     health: &Health,
     rules: &Rules,
-    work: impl FnOnce(&mut C) -> Result<T, Error>,
+    call: &Checkout,
+    work: impl FnOnce(&mut C, &Checkout) -> Result<T, Error>,
 ) -> Result<T, Error>
 where
     C: Session,
 {
+    if !call.begin(&connection.cancel) {
+        return Err(Error::TimedOut); // which nobody hears
+    }
     connection.spent = true; // unless all goes well
-    let outcome = match catch_unwind(AssertUnwindSafe(|| work(&mut connection.session))) {
+    let outcome = match catch_unwind(AssertUnwindSafe(|| work(&mut connection.session, call))) {
         Ok(outcome) => outcome,
         Err(panic) => {
+            call.end();
             drop(connection);
             health.came_back();
             resume_unwind(panic)
         }
     };
+    let was_left = call.end();
     let lost = outcome.as_ref().err().and_then(|error| connection.session.lost(error));
     let outcome = match lost {
         Some(reason) => {
@@ -355,7 +408,7 @@ where
             Err(Error::DatabaseDown(reason))
         }
         None => {
-            connection.spent = rules.is_to_go(&connection) || !connection.session.is_clean();
+            connection.spent = was_left || rules.is_to_go(&connection) || !connection.session.is_clean();
             outcome
         }
     };
@@ -363,29 +416,6 @@ where
     drop(connection);
     health.came_back();
     outcome
-}
-
-fn in_transaction<C, T>(session: &mut C, work: impl FnOnce(&mut C) -> Result<T, Error>) -> Result<T, Error>
-where
-    C: Session,
-{
-    session.begin()?;
-    match catch_unwind(AssertUnwindSafe(|| work(session))) {
-        Ok(Ok(value)) => session.commit().map(|()| value),
-        Ok(Err(error)) => {
-            // What `work` says is what the caller acts on; `is_clean` sees a transaction that is still open.
-            if let Err(failure) = session.roll_back() {
-                log::warn!("rollback failed error={:?}", failure.to_string());
-            }
-            Err(error)
-        }
-        Err(panic) => {
-            if let Err(failure) = session.roll_back() {
-                log::warn!("rollback failed error={:?}", failure.to_string());
-            }
-            resume_unwind(panic)
-        }
-    }
 }
 
 /// Zero is "off" in the settings and `None` in r2d2.

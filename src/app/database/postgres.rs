@@ -3,14 +3,14 @@
 
 use super::budget::{Budget, Token};
 use super::dial::{Contact, Dialer, describe};
-use super::health::{Connect, Session};
-use super::limit;
+use super::health::{Cancel, Connect, Session};
+use super::{Isolation, TransactionOptions, limit};
 use crate::app::Error;
 use crate::config::DatabaseSettings;
 use lru::LruCache;
 use postgres::error::SqlState;
 use postgres::types::ToSql;
-use postgres::{Client, Row, SimpleQueryMessage, Statement};
+use postgres::{CancelToken, Client, Row, SimpleQueryMessage, Statement};
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +50,7 @@ pub struct PostgresSession {
     failed: bool,
     /// A commit or a rollback failed: the state is unknown.
     broken: bool,
+    cancel: Arc<dyn Cancel>,
     /// Its place in the budget. After the client: it is given back when that is closed.
     token: Option<Token>,
 }
@@ -57,7 +58,8 @@ pub struct PostgresSession {
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl PostgresSession {
-    pub(super) fn new(client: Client) -> PostgresSession {
+    fn new(client: Client, dialer: &Dialer) -> PostgresSession {
+        let cancel = CancelRequest { token: client.cancel_token(), dialer: dialer.clone() };
         PostgresSession {
             client,
             statements: LruCache::unbounded(),
@@ -65,6 +67,7 @@ impl PostgresSession {
             in_transaction: false,
             failed: false,
             broken: false,
+            cancel: Arc::new(cancel),
             token: None,
         }
     }
@@ -180,8 +183,15 @@ impl PostgresSession {
 }
 
 impl Session for PostgresSession {
-    fn begin(&mut self) -> Result<(), Error> {
-        self.client.batch_execute("BEGIN")?;
+    fn begin(&mut self, options: TransactionOptions) -> Result<(), Error> {
+        let isolation = match options.isolation {
+            None => "",
+            Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
+            Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
+            Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
+        };
+        let access = if options.read_only { " READ ONLY" } else { "" };
+        self.client.batch_execute(&format!("BEGIN{isolation}{access}"))?;
         self.in_transaction = true;
         self.failed = false;
         Ok(())
@@ -195,7 +205,8 @@ impl Session for PostgresSession {
             self.in_transaction = false;
             return Ok(());
         };
-        if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) {
+        if error.as_db_error().is_some() {
+            // It says no, and no more; where it has rolled back itself, this does no harm.
             self.roll_back()?;
         } else {
             self.broken = true;
@@ -235,6 +246,33 @@ impl Session for PostgresSession {
         let lost = said_goodbye || broke || error.is_closed() || self.client.is_closed();
         lost.then(|| describe(error))
     }
+
+    fn is_worth_a_retry(&self, error: &Error) -> bool {
+        let Error::Postgres(error) = error else { return false };
+        let passes = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
+        error.code().is_some_and(|code| passes.contains(code))
+    }
+
+    fn canceller(&self) -> Arc<dyn Cancel> {
+        Arc::clone(&self.cancel)
+    }
+}
+
+/// Asks the server to end a statement, over a connection of its own.
+struct CancelRequest {
+    token: CancelToken,
+    dialer: Dialer,
+}
+
+impl Cancel for CancelRequest {
+    fn cancel(&self) {
+        match self.dialer.cancel(&self.token) {
+            Ok(()) => log::debug!("database statement was cancelled"),
+            Err(error) => {
+                log::warn!("database statement could not be cancelled error={:?}", describe(&error))
+            }
+        }
+    }
 }
 
 pub(super) fn connector(
@@ -260,7 +298,7 @@ pub(super) fn connector(
             token.accompany(&contact);
         }
         let client = dialer.dial(&contact).map_err(|error| Error::DatabaseDown(describe(&error)))?;
-        let mut session = PostgresSession::new(client);
+        let mut session = PostgresSession::new(client, dialer);
         session.token = token;
         session.begin_to_count().map_err(|error| Error::DatabaseDown(describe(&error)))?;
         Ok(session)

@@ -1,11 +1,13 @@
 //! An SQLite connection in a pool. Not here: waiting for one.
 
-use super::health::{Connect, Session};
+use super::TransactionOptions;
+use super::health::{Cancel, Connect, Session};
 use crate::app::Error;
 use crate::config::DatabaseSettings;
-use rusqlite::Connection;
+use rusqlite::{Connection, InterruptHandle};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many statements `prepare_cached` keeps for a connection.
@@ -19,34 +21,68 @@ const MAX_STATEMENTS: usize = 256;
 ///     worker.sqlite().run(|db| Ok(db.query_row("SELECT count(*) FROM users", [], |row| row.get(0))?)).await
 /// }
 /// ```
-pub struct SqliteSession(pub(crate) Connection);
+pub struct SqliteSession {
+    connection: Connection,
+    /// In a transaction that may not write.
+    read_only: bool,
+}
+
+impl SqliteSession {
+    pub(crate) fn new(connection: Connection) -> SqliteSession {
+        SqliteSession { connection, read_only: false }
+    }
+
+    /// After a transaction that could only read.
+    fn allow_writes(&mut self) -> Result<(), Error> {
+        if self.read_only {
+            self.connection.pragma_update(None, "query_only", false)?;
+            self.read_only = false;
+        }
+        Ok(())
+    }
+}
 
 impl Deref for SqliteSession {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.0
+        &self.connection
     }
 }
 
 impl DerefMut for SqliteSession {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.0
+        &mut self.connection
     }
 }
 
 impl Session for SqliteSession {
-    fn begin(&mut self) -> Result<(), Error> {
-        Ok(self.0.execute_batch("BEGIN IMMEDIATE")?)
+    fn begin(&mut self, options: TransactionOptions) -> Result<(), Error> {
+        if options.read_only {
+            self.read_only = true;
+            self.connection.pragma_update(None, "query_only", true)?;
+            return Ok(self.connection.execute_batch("BEGIN")?);
+        }
+        Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
     }
 
     fn commit(&mut self) -> Result<(), Error> {
-        Ok(self.0.execute_batch("COMMIT")?)
+        match self.connection.execute_batch("COMMIT") {
+            Ok(()) => self.allow_writes(),
+            Err(error) => {
+                // A busy file leaves the transaction open.
+                self.roll_back()?;
+                Err(error.into())
+            }
+        }
     }
 
     fn roll_back(&mut self) -> Result<(), Error> {
         // Some errors have rolled back already: https://www.sqlite.org/lang_transaction.html
-        if self.0.is_autocommit() { Ok(()) } else { Ok(self.0.execute_batch("ROLLBACK")?) }
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK")?;
+        }
+        self.allow_writes()
     }
 
     fn is_alive(&mut self) -> bool {
@@ -54,11 +90,29 @@ impl Session for SqliteSession {
     }
 
     fn is_clean(&mut self) -> bool {
-        self.0.is_autocommit()
+        self.connection.is_autocommit() && !self.read_only
     }
 
     fn lost(&self, _: &Error) -> Option<String> {
         None
+    }
+
+    fn is_worth_a_retry(&self, error: &Error) -> bool {
+        let Error::Sqlite(error) = error else { return false };
+        let busy = [rusqlite::ErrorCode::DatabaseBusy, rusqlite::ErrorCode::DatabaseLocked];
+        error.sqlite_error_code().is_some_and(|code| busy.contains(&code))
+    }
+
+    fn canceller(&self) -> Arc<dyn Cancel> {
+        Arc::new(Interrupt(self.connection.get_interrupt_handle()))
+    }
+}
+
+struct Interrupt(InterruptHandle);
+
+impl Cancel for Interrupt {
+    fn cancel(&self) {
+        self.0.interrupt();
     }
 }
 
@@ -66,7 +120,7 @@ pub(super) fn connector(path: PathBuf, settings: &DatabaseSettings) -> Connect<S
     let busy_timeout = settings.pool_timeout;
     Box::new(move || {
         let opened = open(&path, busy_timeout);
-        opened.map(SqliteSession).map_err(|error| Error::DatabaseDown(error.to_string()))
+        opened.map(SqliteSession::new).map_err(|error| Error::DatabaseDown(error.to_string()))
     })
 }
 

@@ -252,6 +252,229 @@ fn a_transaction_commits_or_rolls_back() {
 }
 
 #[test]
+fn a_transaction_has_its_options() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let pool = on_postgres(&cluster).postgres();
+        let show = |db: &mut PostgresSession| {
+            let row = db.query_one(
+                "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')",
+                &[],
+            )?;
+            Ok((row.get::<_, String>(0), row.get::<_, String>(1)))
+        };
+        let plain = TransactionOptions::new();
+        for (options, isolation, read_only) in [
+            (plain, "read committed", "off"),
+            (plain.isolation(Isolation::ReadCommitted), "read committed", "off"),
+            (plain.isolation(Isolation::RepeatableRead).read_only(), "repeatable read", "on"),
+            (plain.isolation(Isolation::Serializable), "serializable", "off"),
+        ] {
+            let shown = pool.transaction_with(options, show).await.unwrap();
+            assert_eq!(shown, (isolation.to_owned(), read_only.to_owned()), "{options:?}");
+        }
+
+        let pool = on_sqlite(&folder).sqlite();
+        let create = |db: &mut SqliteSession| Ok(db.execute_batch("CREATE TABLE IF NOT EXISTS t (a)")?);
+        let mark = |db: &mut SqliteSession| Ok(db.execute_batch("CREATE TEMP TABLE mark (a)")?);
+        pool.run(mark).await.unwrap();
+        let refused = pool.transaction_with(plain.read_only(), create).await;
+        assert!(matches!(refused, Err(Error::Sqlite(_))), "{refused:?}");
+        pool.transaction_with(plain.read_only(), |_| Ok(())).await.unwrap();
+        pool.transaction(create).await.unwrap();
+        // All of it on one connection.
+        pool.run(|db| Ok(db.execute_batch("SELECT * FROM mark")?)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_transaction_that_was_in_anothers_way_is_tried_again_up_to_a_limit() {
+    let cluster = cluster();
+    run(async {
+        let mut settings = settings(DatabaseUrl::Postgres(cluster.url()));
+        settings.database.pool_size = 2;
+        let pool = worker(settings).postgres();
+        pool.run(|db| {
+            Ok(db.batch_execute(
+                "CREATE TABLE conflict AS SELECT 0 AS a; CREATE TABLE other AS SELECT 0 AS a",
+            )?)
+        })
+        .await
+        .unwrap();
+        // Somebody else changes the row between the snapshot and the change, the first `times` times.
+        let url = cluster.url();
+        let attempts = |times: usize, retries: u32| {
+            let (url, options) = (url.clone(), TransactionOptions::new().isolation(Isolation::Serializable));
+            let tries = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let count = Arc::clone(&tries);
+            let work = move |db: &mut PostgresSession| {
+                db.query_one("SELECT a FROM conflict", &[])?;
+                if count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < times {
+                    let mut other =
+                        ::postgres::Client::connect(&url, ::postgres::NoTls).map_err(Error::other)?;
+                    other.batch_execute("UPDATE conflict SET a = a + 1").map_err(Error::other)?;
+                }
+                db.execute("UPDATE conflict SET a = a + 1", &[])?;
+                Ok(())
+            };
+            let pool = &pool;
+            async move {
+                let outcome = pool.transaction_with(options.retries(retries), work).await;
+                (outcome, tries.load(std::sync::atomic::Ordering::Relaxed))
+            }
+        };
+        let (outcome, tries) = attempts(2, 3).await;
+        assert!(outcome.is_ok(), "{outcome:?}");
+        assert_eq!(tries, 3);
+        let (outcome, tries) = attempts(9, 2).await;
+        let Err(Error::Postgres(error)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.code().unwrap().code(), "40001");
+        assert_eq!(tries, 3);
+
+        // Two lock the same two rows, in opposite order.
+        let meet = Arc::new(std::sync::Barrier::new(2));
+        let lock = |first: &'static str, second: &'static str| {
+            let (meet, mut has_met) = (Arc::clone(&meet), false);
+            let work = move |db: &mut PostgresSession| {
+                db.execute(first, &[])?;
+                if !has_met {
+                    has_met = true;
+                    meet.wait();
+                }
+                db.execute(second, &[])?;
+                Ok(())
+            };
+            pool.transaction_with(TransactionOptions::new().retries(2), work)
+        };
+        let (one, two) = ("UPDATE conflict SET a = 1", "UPDATE other SET a = 1");
+        let (first, second) = tokio::join!(lock(one, two), lock(two, one));
+        assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    });
+}
+
+/// Polls `call` until `begun` says so, then drops it.
+async fn leave(call: impl Future<Output = Result<(), Error>>, begun: mpsc::Receiver<()>) {
+    let watch = async {
+        while begun.try_recv().is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        outcome = call => panic!("it ended by itself: {outcome:?}"),
+        () = watch => {}
+    }
+}
+
+/// Counts for much longer than any test lasts.
+const ENDLESS: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n WHERE i < 0";
+
+#[test]
+fn what_nobody_waits_for_is_cancelled_and_its_thread_is_free_again() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let on = |url| {
+            let mut settings = settings(url);
+            settings.threads = 1;
+            settings
+        };
+        let start = Instant::now();
+        let postgres = worker(on(DatabaseUrl::Postgres(cluster.url()))).postgres();
+        let (begin, begun) = mpsc::channel();
+        let sleep = move |db: &mut PostgresSession| {
+            begin.send(()).unwrap();
+            Ok(db.batch_execute("SELECT pg_sleep(60)")?)
+        };
+        leave(postgres.run(sleep), begun).await;
+        one::<i32>(&postgres, "SELECT 1").await;
+
+        let sqlite = worker(on(DatabaseUrl::Sqlite(folder.path().join("test.db")))).sqlite();
+        let (begin, begun) = mpsc::channel();
+        let count = move |db: &mut SqliteSession| {
+            begin.send(()).unwrap();
+            Ok(db.query_row(ENDLESS, [], |row| row.get::<_, i64>(0)).map(drop)?)
+        };
+        leave(sqlite.run(count), begun).await;
+        sqlite.run(|_| Ok(())).await.unwrap();
+        assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn a_call_that_takes_longer_than_timeout_is_cancelled() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let on = |url| {
+            let mut settings = settings(url);
+            settings.timeout = Duration::from_millis(200);
+            settings.threads = 1;
+            worker(settings)
+        };
+        let start = Instant::now();
+        let (postgres, sqlite) = (
+            on(DatabaseUrl::Postgres(cluster.url())),
+            on(DatabaseUrl::Sqlite(folder.path().join("test.db"))),
+        );
+        let late = postgres.postgres().run(|db| Ok(db.batch_execute("SELECT pg_sleep(60)")?)).await;
+        assert!(matches!(late, Err(Error::TimedOut)), "{late:?}");
+        let count = |db: &mut SqliteSession| Ok(db.query_row(ENDLESS, [], |row| row.get::<_, i64>(0))?);
+        let late = sqlite.sqlite().run(count).await;
+        assert!(matches!(late, Err(Error::TimedOut)), "{late:?}");
+        for worker in [postgres, sqlite] {
+            while worker.longest_call().is_some() {
+                assert!(start.elapsed() < LONG, "a thread is still busy");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_transaction_that_nobody_waits_for_is_rolled_back() {
+    let cluster = Cluster::start();
+    run(async {
+        let pool = on_postgres(&cluster).postgres();
+        pool.run(|db| Ok(db.batch_execute("CREATE TABLE left_behind (a int)")?)).await.unwrap();
+        let (begin, begun) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel::<()>();
+        let insert = move |db: &mut PostgresSession| {
+            db.execute("INSERT INTO left_behind VALUES (1)", &[])?;
+            begin.send(()).unwrap();
+            // Nothing runs in the database while the caller leaves.
+            let _ = may_go_on.recv_timeout(LONG);
+            Ok(())
+        };
+        leave(pool.transaction(insert), begun).await;
+        let watcher = on_postgres(&cluster).postgres();
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+        assert_eq!(one::<i64>(&watcher, open).await, 1, "it is still open");
+        drop(go_on);
+        assert_eq!(one::<i64>(&pool, "SELECT count(*) FROM left_behind").await, 0);
+        assert_eq!(one::<i64>(&watcher, open).await, 0);
+    });
+}
+
+#[test]
+fn a_connection_that_is_old_is_replaced_also_when_it_is_never_idle() {
+    let cluster = cluster();
+    run(async {
+        let mut settings = settings(DatabaseUrl::Postgres(cluster.url()));
+        settings.database.max_lifetime = Duration::from_millis(300);
+        let pool = worker(settings).postgres();
+        let mut pids = std::collections::BTreeSet::new();
+        let start = Instant::now();
+        while pids.len() < 3 {
+            assert!(start.elapsed() < LONG, "{pids:?}");
+            pids.insert(one::<i32>(&pool, "SELECT pg_backend_pid()").await);
+        }
+        assert!(start.elapsed() >= Duration::from_millis(600), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
 fn an_exhausted_pool_refuses_in_time() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = settings(DatabaseUrl::Sqlite(folder.path().join("test.db")));

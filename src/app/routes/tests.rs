@@ -55,7 +55,7 @@ fn worker(settings: Settings, script: &str) -> Worker {
     let connection = rusqlite::Connection::open_in_memory().unwrap();
     connection.execute_batch("PRAGMA foreign_keys = ON").unwrap();
     connection.execute_batch(script).unwrap();
-    Worker::stub(settings, Some(Database::Sqlite(Pool::stub(SqliteSession(connection)))))
+    Worker::stub(settings, Some(Database::Sqlite(Pool::stub(SqliteSession::new(connection)))))
 }
 
 /// The router of these routes, and requests to it.

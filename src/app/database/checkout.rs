@@ -1,0 +1,179 @@
+//! The calls that work on a connection: what is cancelled when nobody waits for it any more, and who holds one for long.
+//! Not here: which connection, and how its statement is cancelled.
+
+use super::health::Cancel;
+use std::collections::HashMap;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+type Place = &'static Location<'static>;
+
+/// All calls of one pool.
+#[derive(Default)]
+pub(super) struct Checkouts {
+    calls: Mutex<(u64, HashMap<u64, Arc<Checkout>>)>,
+}
+
+/// One call, seen by the thread that works for it.
+pub(super) struct Checkout {
+    taken_at: Place,
+    stage: Mutex<Stage>,
+}
+
+enum Stage {
+    /// For a connection.
+    Waiting,
+    Working {
+        cancel: Arc<dyn Cancel>,
+        since: Instant,
+        told: bool,
+    },
+    Over,
+    /// Nobody waits for the outcome.
+    Left,
+}
+
+/// The same call, seen by who waits for it. Dropped before it is over, it cancels what runs.
+pub(super) struct Waiting<'a> {
+    checkouts: &'a Checkouts,
+    number: u64,
+    checkout: Arc<Checkout>,
+}
+
+impl Checkouts {
+    pub(super) fn enter(&self, taken_at: Place) -> Waiting<'_> {
+        let checkout = Arc::new(Checkout { taken_at, stage: Mutex::new(Stage::Waiting) });
+        let mut calls = self.lock();
+        let number = calls.0;
+        calls.0 += 1;
+        calls.1.insert(number, Arc::clone(&checkout));
+        Waiting { checkouts: self, number, checkout }
+    }
+
+    /// Tells of each call, once, that has held a connection for longer than `limit`, waited for or not.
+    pub(super) fn tell_long(&self, limit: Duration) {
+        let mut calls = self.lock();
+        calls.1.retain(|_, checkout| match &mut *checkout.lock() {
+            Stage::Working { since, told, .. } => {
+                if !*told && since.elapsed() > limit {
+                    *told = true;
+                    log::warn!(
+                        "database connection held for long held={:.1?} taken_at={}",
+                        since.elapsed(),
+                        checkout.taken_at
+                    );
+                }
+                true
+            }
+            Stage::Waiting => true,
+            Stage::Over | Stage::Left => false,
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, HashMap<u64, Arc<Checkout>>)> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Checkout {
+    /// A connection was found. False: the caller has left meanwhile, and nothing should begin.
+    pub(super) fn begin(&self, cancel: &Arc<dyn Cancel>) -> bool {
+        let mut stage = self.lock();
+        if matches!(*stage, Stage::Left) {
+            return false;
+        }
+        *stage = Stage::Working { cancel: Arc::clone(cancel), since: Instant::now(), told: false };
+        true
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        matches!(*self.lock(), Stage::Left)
+    }
+
+    /// The work is done. True: a request to cancel it may be on its way, and would hit what runs next on that connection.
+    pub(super) fn end(&self) -> bool {
+        let mut stage = self.lock();
+        let was_left = matches!(*stage, Stage::Left);
+        if !was_left {
+            *stage = Stage::Over;
+        }
+        was_left
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting<'_> {
+    pub(super) fn checkout(&self) -> Arc<Checkout> {
+        Arc::clone(&self.checkout)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut stage = self.checkout.lock();
+        let left = match &*stage {
+            Stage::Over | Stage::Left => None,
+            Stage::Waiting => Some(None),
+            Stage::Working { cancel, .. } => Some(Some(Arc::clone(cancel))),
+        };
+        let Some(running) = left else {
+            drop(stage);
+            self.checkouts.lock().1.remove(&self.number);
+            return;
+        };
+        *stage = Stage::Left;
+        drop(stage);
+        self.checkouts.lock().1.remove(&self.number);
+        if let Some(cancel) = running {
+            // It may connect, and so block. There is one for each call at most, and no more calls than connections.
+            let _ = std::thread::Builder::new().name("cancel".into()).spawn(move || cancel.cancel());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    struct Tell(mpsc::Sender<()>);
+
+    impl Cancel for Tell {
+        fn cancel(&self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    #[test]
+    fn who_leaves_cancels_what_runs_and_nothing_else() {
+        let checkouts = Checkouts::default();
+        let (tell, told) = mpsc::channel();
+        let cancel: Arc<dyn Cancel> = Arc::new(Tell(tell));
+        let call = || {
+            let waiting = checkouts.enter(Location::caller());
+            (waiting.checkout(), waiting)
+        };
+
+        let (checkout, waiting) = call();
+        assert!(checkout.begin(&cancel));
+        assert!(!checkout.end());
+        drop(waiting);
+        assert!(!checkout.has_left());
+
+        let (checkout, waiting) = call();
+        drop(waiting);
+        assert!(!checkout.begin(&cancel), "nothing begins for nobody");
+        assert!(told.try_recv().is_err(), "nothing ran");
+
+        let (checkout, waiting) = call();
+        assert!(checkout.begin(&cancel));
+        drop(waiting);
+        told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(checkout.has_left() && checkout.end(), "its connection is not used again");
+        assert!(checkouts.lock().1.is_empty());
+    }
+}
