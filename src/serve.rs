@@ -306,8 +306,8 @@ where
 
 /// Reads the settings and checks what only the app can judge.
 fn read(source: &Source) -> Result<Settings, String> {
-    let settings = source.read().map_err(|error: config::Error| error.to_string())?;
-    app::database::check(&settings)?;
+    let mut settings = source.read().map_err(|error: config::Error| error.to_string())?;
+    settings.warnings.extend(app::database::check(&settings)?);
     app::routes::check(&settings)?;
     Ok(settings)
 }

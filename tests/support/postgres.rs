@@ -24,6 +24,8 @@ pub struct Cluster {
     binaries: PathBuf,
     port: u16,
     as_nobody: bool,
+    /// It takes connections with TLS only.
+    tls: bool,
     /// Waits for the end of its standard input, which comes with this value or with a test process that was
     /// killed, and then stops the cluster and removes the folder.
     lifeline: Option<Child>,
@@ -32,19 +34,59 @@ pub struct Cluster {
 impl Cluster {
     /// Makes a cluster and starts it. Panics with the reason when it cannot.
     pub fn start() -> Cluster {
+        Cluster::start_as(false)
+    }
+
+    /// One that takes connections with TLS only, and shows a certificate for 127.0.0.1 by an authority of its own.
+    #[allow(dead_code, reason = "the tests of pools ask")]
+    pub fn start_with_tls() -> Cluster {
+        Cluster::start_as(true)
+    }
+
+    fn start_as(tls: bool) -> Cluster {
         let folder = TempDir::with_prefix("ferricorn-postgres-").unwrap();
         // Free now; that somebody takes it before PostgreSQL does is unlikely, and fails loudly.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let as_nobody = give_away(folder.path());
-        let mut cluster = Cluster { as_nobody, folder, binaries: binaries(), port, lifeline: None };
+        let mut cluster = Cluster { as_nobody, folder, binaries: binaries(), port, tls, lifeline: None };
         cluster.lifeline = Some(cluster.hold_lifeline());
         cluster.must("initdb", &["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]);
+        if tls {
+            cluster.certify();
+        }
         cluster.restart();
         cluster
     }
 
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The certificate of the authority.
+    #[allow(dead_code, reason = "the tests of pools ask")]
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("authority.pem")
+    }
+
+    fn certify(&self) {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        let key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority_pem = authority.self_signed(&key).unwrap().pem();
+        let server_key = KeyPair::generate().unwrap();
+        let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let server_pem = server.signed_by(&server_key, &Issuer::new(authority, key)).unwrap().pem();
+        std::fs::write(self.authority(), authority_pem).unwrap();
+        let data = self.folder.path().join("data");
+        for (name, text) in [("server.crt", server_pem), ("server.key", server_key.serialize_pem())] {
+            std::fs::write(data.join(name), text).unwrap();
+            std::fs::set_permissions(data.join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+            if self.as_nobody {
+                chown(data.join(name), Some(id("-u")), Some(id("-g"))).unwrap();
+            }
+        }
+        std::fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").unwrap();
     }
 
     /// Stops it as an administrator would who is in a hurry: connections are closed.
@@ -55,8 +97,9 @@ impl Cluster {
     /// Starts it again, on the same port.
     pub fn restart(&self) {
         let options = format!(
-            "-h 127.0.0.1 -p {} -k '' -c fsync=off -c synchronous_commit=off -c full_page_writes=off",
-            self.port
+            "-h 127.0.0.1 -p {} -k '' -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c ssl={}",
+            self.port,
+            if self.tls { "on" } else { "off" }
         );
         let log = self.folder.path().join("log");
         let log = log.to_str().unwrap();

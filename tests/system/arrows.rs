@@ -37,6 +37,7 @@ const TABLE: [Part; 7] = [
             "serde_json",
             "time",
             "tokio",
+            "tokio_rustls",
             "tower",
         ],
     },

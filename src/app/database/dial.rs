@@ -4,8 +4,9 @@
 //! The client is told to speak TLS from the first byte on, and gets our wire in place of a TLS stream. So the wire sees
 //! what the client itself does not bound or tell: how long the greeting takes, and whether the server has closed the
 //! connection. A PostgreSQL server keeps the socket open until its process for the connection has ended
-//! (`socket_close` in its source), so the end of the stream says that the process is gone.
+//! (`socket_close` in its source), so the end of the stream says that the process is gone. TLS is the wire's own affair.
 
+use super::tls::{self, Asked, Transport};
 use postgres::config::{Host, SslMode, SslNegotiation};
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use postgres::{CancelToken, Client, NoTls, Socket};
@@ -18,7 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio_rustls::TlsConnector;
 
 // What a URL does not say about a connection. libpq's names and meanings:
 // https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
@@ -32,7 +34,8 @@ const KEEPALIVES_RETRIES: u32 = 3;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Reads the URL; the message does not hold the password.
-pub(super) fn parse(url: &str) -> Result<postgres::Config, String> {
+fn parse(url: &str) -> Result<(postgres::Config, Asked), String> {
+    let (url, asked) = tls::split(url)?;
     let config: postgres::Config = url.parse().map_err(|error: postgres::Error| {
         let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         // What is taken for an option may be the rest of a password with a `?` in it.
@@ -42,15 +45,36 @@ pub(super) fn parse(url: &str) -> Result<postgres::Config, String> {
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err("the postgres url names no host".into());
     }
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err("the postgres url has sslmode=require, but there is no TLS to the database".into());
+    let is_socket = |host: &Host| matches!(host, Host::Unix(_));
+    if matches!(asked, Asked::Verified(_)) && config.get_hosts().iter().any(is_socket) {
+        return Err("the postgres url has sslmode=verify-full, and there is no TLS over a Unix socket".into());
     }
-    Ok(config)
+    Ok((config, asked))
+}
+
+/// Whether connections can be tried with this URL; what is weak about it, if so.
+pub(super) fn check(url: &str) -> Result<Option<String>, String> {
+    let (config, asked) = parse(url)?;
+    if let Asked::Verified(roots) = asked {
+        return tls::connector(&roots).map(|_| None);
+    }
+    let names = config.get_hosts().iter().filter_map(|host| match host {
+        Host::Tcp(name) => Some(name.clone()),
+        Host::Unix(_) => None,
+    });
+    let addrs = config.get_hostaddrs().iter().map(ToString::to_string);
+    let away = names.chain(addrs).find(|host| tls::leaves_the_machine(host));
+    Ok(away.map(|host| {
+        format!(
+            "the connection to PostgreSQL at {host} is not encrypted, and nothing shows who is there; \
+             give database.url sslmode=verify-full and sslrootcert=FILE"
+        )
+    }))
 }
 
 /// Adds what the URL leaves open.
-fn configure(url: &str, application: &str) -> Result<postgres::Config, String> {
-    let mut config = parse(url)?;
+fn configure(url: &str, application: &str) -> Result<(postgres::Config, Asked), String> {
+    let (mut config, asked) = parse(url)?;
     if config.get_application_name().is_none() {
         config.application_name(application);
     }
@@ -70,7 +94,7 @@ fn configure(url: &str, application: &str) -> Result<postgres::Config, String> {
             config.host(&addr.to_string());
         }
     }
-    Ok(config)
+    Ok((config, asked))
 }
 
 /// Makes connections to one database.
@@ -79,13 +103,18 @@ pub(super) struct Dialer {
     config: postgres::Config,
     /// Whether the wire is below its connections. The client gives it no Unix socket.
     wired: bool,
+    tls: Option<TlsConnector>,
 }
 
 impl Dialer {
     /// # Errors
-    /// When the URL is not valid.
+    /// When the URL is not valid, or the authorities' certificates cannot be read.
     pub(super) fn new(url: &str, application: &str) -> Result<Dialer, String> {
-        let mut config = configure(url, application)?;
+        let (mut config, asked) = configure(url, application)?;
+        let tls = match asked {
+            Asked::Verified(roots) => Some(tls::connector(&roots)?),
+            Asked::Plain | Asked::No => None,
+        };
         let wired = config.get_hosts().iter().all(|host| match host {
             Host::Tcp(_) => true,
             Host::Unix(_) => false,
@@ -95,7 +124,7 @@ impl Dialer {
         } else {
             config.ssl_mode(SslMode::Disable);
         }
-        Ok(Dialer { config, wired })
+        Ok(Dialer { config, wired, tls })
     }
 
     /// Has the server end a statement that runs this long, and a connection that leaves a transaction alone for so long.
@@ -130,7 +159,7 @@ impl Dialer {
 
     fn wire(&self, contact: &Arc<Contact>) -> Wire {
         let greeting = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-        Wire { contact: Arc::clone(contact), greeting }
+        Wire { contact: Arc::clone(contact), greeting, tls: self.tls.clone() }
     }
 }
 
@@ -179,6 +208,7 @@ struct Wire {
     contact: Arc<Contact>,
     /// How long the server may take from the connection to the end of its greeting.
     greeting: Duration,
+    tls: Option<TlsConnector>,
 }
 
 impl MakeTlsConnect<Socket> for Wire {
@@ -186,14 +216,18 @@ impl MakeTlsConnect<Socket> for Wire {
     type TlsConnect = Connect;
     type Error = Infallible;
 
-    fn make_tls_connect(&mut self, _: &str) -> Result<Connect, Infallible> {
-        Ok(Connect { contact: Arc::clone(&self.contact), greeting: self.greeting })
+    fn make_tls_connect(&mut self, host: &str) -> Result<Connect, Infallible> {
+        let Wire { contact, greeting, tls } = self;
+        let tls = tls.as_ref().map(|tls| (tls.clone(), host.to_owned()));
+        Ok(Connect { contact: Arc::clone(contact), greeting: *greeting, tls })
     }
 }
 
 struct Connect {
     contact: Arc<Contact>,
     greeting: Duration,
+    /// With the name that the server must prove to have.
+    tls: Option<(TlsConnector, String)>,
 }
 
 impl TlsConnect<Socket> for Connect {
@@ -206,15 +240,26 @@ impl TlsConnect<Socket> for Connect {
             // Of several hosts, the last one counts.
             self.contact.parted.store(false, Relaxed);
             self.contact.reached.store(true, Relaxed);
-            let patience = Some(Box::pin(sleep(self.greeting)));
-            Ok(Stream { socket, contact: self.contact, patience, farewell: None })
+            let patience = Instant::now() + self.greeting;
+            let transport = match &self.tls {
+                Some((tls, host)) => {
+                    timeout_at(patience, tls::secure(socket, tls, host)).await.map_err(silent)??
+                }
+                None => Transport::Plain(socket),
+            };
+            let patience = Some(Box::pin(sleep_until(patience)));
+            Ok(Stream { transport, contact: self.contact, patience, farewell: None })
         })
     }
 }
 
+fn silent<T>(_: T) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the server accepted and said nothing")
+}
+
 /// The bytes of one connection.
 struct Stream {
-    socket: Socket,
+    transport: Transport,
     contact: Arc<Contact>,
     /// Until the greeting is over.
     patience: Option<Pin<Box<Sleep>>>,
@@ -229,7 +274,7 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let Poll::Ready(read) = Pin::new(&mut self.socket).poll_read(cx, buf) else {
+        let Poll::Ready(read) = Pin::new(&mut self.transport).poll_read(cx, buf) else {
             return self.wait(cx);
         };
         if read.is_err() || (buf.filled().len() == before && buf.remaining() > 0) {
@@ -248,7 +293,7 @@ impl Stream {
             return Poll::Pending;
         }
         ready!(patience.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the server accepted and said nothing")))
+        Poll::Ready(Err(silent(())))
     }
 
     /// Reads to the end of what the server says.
@@ -256,7 +301,7 @@ impl Stream {
         loop {
             let mut space = [0; 512];
             let mut buf = ReadBuf::new(&mut space);
-            let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf));
+            let read = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buf));
             if read.is_err() || buf.filled().is_empty() {
                 self.contact.parted.store(true, Relaxed);
                 return Poll::Ready(());
@@ -267,17 +312,17 @@ impl Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        Pin::new(&mut self.transport).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        Pin::new(&mut self.transport).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.farewell.is_none() {
-            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
-            self.farewell = Some(Box::pin(tokio::time::sleep_until(Instant::now() + FAREWELL)));
+            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            self.farewell = Some(Box::pin(sleep_until(Instant::now() + FAREWELL)));
         }
         if self.poll_end(cx).is_pending() {
             let farewell = self.farewell.as_mut().expect("just made");

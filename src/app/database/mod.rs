@@ -12,6 +12,7 @@ pub(crate) mod setup;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transaction;
 
 pub use self::pool::Pool;
@@ -71,10 +72,11 @@ impl Database {
     }
 }
 
-/// Whether the URL can be understood; connects to nothing. The message does not hold the password.
-pub(crate) fn check(settings: &Settings) -> Result<(), String> {
+/// Whether the URL can be understood, and the files that it names be read; connects to nothing. `Ok`: what is weak about
+/// it, if so. No message holds the password.
+pub(crate) fn check(settings: &Settings) -> Result<Option<String>, String> {
     match &settings.database.url {
-        Some(DatabaseUrl::Postgres(url)) => dial::parse(url).map(drop),
-        Some(DatabaseUrl::Sqlite(_)) | None => Ok(()),
+        Some(DatabaseUrl::Postgres(url)) => dial::check(url),
+        Some(DatabaseUrl::Sqlite(_)) | None => Ok(None),
     }
 }

@@ -592,6 +592,8 @@ fn a_url_is_checked_and_its_password_kept() {
         ("postgres://u:secret@host/db?secret=1", false),
         ("postgres://u:secret@host/db?connect_timeout=secret", false),
         ("postgres://u:secret@host/db?sslmode=require", false),
+        ("postgres://u:secret@host/db?sslmode=verify-full&sslrootcert=/nowhere/x.pem", false),
+        ("postgres://u:secret@/db?host=/run/postgresql&sslmode=verify-full&sslrootcert=x", false),
         ("postgres://", false),
     ];
     for (url, valid) in rows {
@@ -600,6 +602,93 @@ fn a_url_is_checked_and_its_password_kept() {
         assert_eq!(outcome.is_ok(), valid, "{url} {outcome:?}");
         assert!(!outcome.err().unwrap_or_default().contains("secret"), "{url}");
     }
+}
+
+#[test]
+fn what_is_weak_about_a_url_is_said() {
+    let weak = |url: &str| check(&settings(DatabaseUrl::Postgres(url.into()))).unwrap();
+    for url in ["postgres://u:secret@db.example/x", "postgres://u:secret@10.0.0.1/x?sslmode=disable"] {
+        let said = weak(url).unwrap_or_default();
+        assert!(said.contains("is not encrypted") && !said.contains("secret"), "{url} {said}");
+    }
+    for url in
+        ["postgres://u@127.0.0.1/x", "postgres://u@localhost/x?sslmode=disable", "postgres://u@/x?host=/run"]
+    {
+        assert_eq!(weak(url), None, "{url}");
+    }
+}
+
+#[test]
+fn tls_is_with_the_right_server_or_not_at_all() {
+    let cluster = Cluster::start_with_tls();
+    let other = tempfile::tempdir().unwrap();
+    let stranger = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let stranger_pem = other.path().join("stranger.pem");
+    std::fs::write(&stranger_pem, stranger.cert.pem()).unwrap();
+    let right = cluster.authority().display().to_string();
+    let stranger = stranger_pem.display().to_string();
+    let url = cluster.url();
+    let elsewhere = url.replace("127.0.0.1", "localhost");
+    let attempt = |url: String| {
+        let mut settings = settings(DatabaseUrl::Postgres(url));
+        settings.database.pool_timeout = Duration::from_secs(5);
+        settings.threads = 1;
+        worker(settings).postgres()
+    };
+    run(async {
+        let verified = |url: &str, roots: &str| format!("{url}?sslmode=verify-full&sslrootcert={roots}");
+        let pool = attempt(verified(&url, &right));
+        let version = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";
+        assert_eq!(one::<String>(&pool, version).await, "TLSv1.3");
+        // A cancel request goes the same way.
+        let (begin, begun) = mpsc::channel();
+        let sleep = move |db: &mut PostgresSession| {
+            begin.send(()).unwrap();
+            Ok(db.batch_execute("SELECT pg_sleep(60)")?)
+        };
+        leave(pool.run(sleep), begun).await;
+        one::<i32>(&pool, "SELECT 1").await;
+
+        for (url, why) in [
+            (verified(&url, &stranger), "invalid peer certificate"),
+            (verified(&elsewhere, &right), "not valid for name \"localhost\""),
+            (url.clone(), "no encryption"),
+        ] {
+            let Err(Error::DatabaseDown(reason)) = attempt(url.clone()).run(|_| Ok(())).await else {
+                panic!("{url} was accepted");
+            };
+            assert!(reason.contains(why), "{url} {reason}");
+        }
+    });
+}
+
+#[test]
+fn a_server_without_tls_gets_nothing_in_the_clear() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("roots.pem");
+    std::fs::write(&roots, rcgen::generate_simple_self_signed(vec!["x".to_owned()]).unwrap().cert.pem())
+        .unwrap();
+    let heard = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut request = [0; 8];
+        client.read_exact(&mut request).unwrap();
+        client.write_all(b"N").unwrap();
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest);
+        rest
+    });
+    let url = format!("postgres://u:secret@{addr}/db?sslmode=verify-full&sslrootcert={}", roots.display());
+    let mut settings = settings(DatabaseUrl::Postgres(url));
+    settings.database.pool_timeout = Duration::from_secs(5);
+    run(async {
+        let refused = worker(settings).postgres().run(|_| Ok(())).await;
+        let Err(Error::DatabaseDown(reason)) = refused else { panic!("{refused:?}") };
+        assert!(reason.contains("the server does not speak TLS"), "{reason}");
+    });
+    assert_eq!(heard.join().unwrap(), b"", "not a byte more");
 }
 
 #[test]
