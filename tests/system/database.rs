@@ -180,7 +180,7 @@ fn a_client_that_leaves_takes_its_statement_with_it() {
 #[test]
 fn a_request_that_is_late_takes_its_statement_with_it() {
     let cluster = Cluster::start();
-    let args = "-w 1 --threads 1 --timeout 5s --request-timeout 500ms";
+    let args = "-w 1 --threads 1 --timeout 10s --request-timeout 2s";
     let mut server = probe_on(&cluster.url()).args(args).start();
     let worker = server.worker();
     for _ in 0..3 {
