@@ -168,7 +168,12 @@ where
     };
     match mode {
         Mode::CheckConfig => {
-            settings.warnings().iter().for_each(|warning| eprintln!("ferricorn: {warning}"));
+            let proof = app::routes::prove(&settings);
+            let warnings = settings.warnings().iter().chain(&proof.warnings);
+            warnings.for_each(|warning| eprintln!("ferricorn: {warning}"));
+            if !proof.problems.is_empty() {
+                return refuse(&proof.problems.join("\n"));
+            }
             println!("the settings are valid");
         }
         Mode::PrintConfig => print!("{}", settings.print()),

@@ -74,6 +74,11 @@ impl Deadline {
         CURRENT.try_with(Clone::clone).ok()
     }
 
+    /// Does `work` until this deadline, which counts for the blocking calls in it in place of the request's.
+    pub(super) async fn scope<F: Future>(self, work: F) -> F::Output {
+        CURRENT.scope(self, work).await
+    }
+
     /// Does `work` for the request with this deadline, if it has one.
     pub(crate) fn during<T>(this: Option<&Deadline>, work: impl FnOnce() -> T) -> T {
         match this {

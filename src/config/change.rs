@@ -1,7 +1,7 @@
 //! What differs between the settings that serve and those that a reload has read. Not here: what is done about it.
 
 use super::table::SETTINGS;
-use super::{Origin, Route, Settings};
+use super::{Kind, Origin, Route, Settings};
 
 /// A reload's settings beside those that serve.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,14 @@ impl Settings {
 
 /// The routes without their place in the file.
 fn plain(routes: &[Route]) -> Vec<Route> {
-    routes.iter().map(|route| Route { place: String::new(), ..route.clone() }).collect()
+    let plain = |route: &Route| {
+        let mut route = Route { place: String::new(), ..route.clone() };
+        if let Kind::Sql(query) | Kind::Template { query, .. } = &mut route.kind {
+            query.statements.iter_mut().for_each(|statement| statement.line = 0);
+        }
+        route
+    };
+    routes.iter().map(plain).collect()
 }
 
 #[cfg(test)]
@@ -82,6 +89,7 @@ mod tests {
     #[test]
     fn changes_are_named_with_both_values_and_no_secret() {
         let route = |text| format!("[[route]]\npath = \"/\"\nmethods = [\"GET\"]\ntext = \"{text}\"\n");
+        let statement = "[[route]]\npath = \"/\"\nsql = \"SELECT 1\"\n";
         let table = [
             ("workers = 2", "workers = 2", vec![], vec![]),
             ("workers = 2", "# moved\nworkers = 3", vec!["workers 2 → 3"], vec![]),
@@ -95,6 +103,7 @@ mod tests {
             ),
             (&route("a"), &route("b"), vec!["route 1 tables → 1 tables"], vec![]),
             (&route("a"), &format!("\n{}", route("a")), vec![], vec![]),
+            (statement, &format!("\n{statement}"), vec![], vec![]),
         ];
         for (old, new, taken, fixed) in table {
             let (serving, mut read) = (read(old, &[]), read(new, &[]));

@@ -35,6 +35,10 @@ impl Reader<'_> {
         self.text[..offset.min(self.text.len())].matches('\n').count() + 1
     }
 
+    pub(super) fn source(&self, span: std::ops::Range<usize>) -> &str {
+        self.text.get(span).unwrap_or_default()
+    }
+
     pub(super) fn place(&self, offset: usize) -> String {
         format!("{}:{}", self.path.display(), self.line(offset))
     }
@@ -93,7 +97,7 @@ pub(super) fn read_what_can_be(
     Ok((contents, reader.into_problems()))
 }
 
-fn load(path: &Path) -> Result<String, String> {
+pub(super) fn load(path: &Path) -> Result<String, String> {
     let data = fs::metadata(path).map_err(|error| error.to_string())?;
     if data.is_dir() {
         return Err("is a folder; allowed: a TOML file".into());

@@ -16,6 +16,7 @@ mod tests;
 pub(crate) use change::Changes;
 pub use error::Error;
 pub use print::reference;
+pub use route::{Kind, Page, Param, ParamKind, Query, Route, Scalar, Sql, Token};
 pub use source::{AppKind, Mode, Source, Stop};
 
 use error::Problem;
@@ -75,6 +76,7 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub cache: CacheSettings,
     pub admin: AdminSettings,
+    pub templates: TemplateSettings,
     pub routes: Vec<Route>,
     /// Where what is not a default comes from.
     pub(crate) origins: BTreeMap<&'static str, Origin>,
@@ -169,6 +171,12 @@ pub struct AdminSettings {
     pub bind: AdminBind,
 }
 
+/// The stock app's templates.
+#[derive(Clone, Debug)]
+pub struct TemplateSettings {
+    pub folder: Option<PathBuf>,
+}
+
 /// Where the admin process answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminBind {
@@ -176,44 +184,6 @@ pub enum AdminBind {
     /// At a Unix socket in the folder that the environment names for such things, if there is one.
     Auto,
     At(Bind),
-}
-
-/// One `[[route]]` of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    pub path: String,
-    /// Upper case; never empty.
-    pub methods: Vec<String>,
-    pub answer: Answer,
-    pub status: u16,
-    /// How long an answer to GET may be kept; zero: not at all.
-    pub cache: Duration,
-    /// What its cached answers are made of, by names that other routes' `invalidates` use.
-    pub tags: Vec<String>,
-    /// The tags whose answers it makes out of date.
-    pub invalidates: Vec<String>,
-    /// `file:line` of the table's header, for messages.
-    pub place: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Text(String),
-    Sql { sql: String, params: Vec<Param>, one: bool },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Param {
-    pub name: String,
-    pub kind: ParamKind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParamKind {
-    Integer,
-    Number,
-    Text,
-    Boolean,
 }
 
 impl Default for Settings {
@@ -294,6 +264,7 @@ impl Settings {
             },
             cache: CacheSettings { capacity: 0, ttl: Duration::ZERO },
             admin: AdminSettings { bind: AdminBind::Off },
+            templates: TemplateSettings { folder: None },
             routes: Vec::new(),
             origins: BTreeMap::new(),
             warnings: Vec::new(),

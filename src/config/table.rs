@@ -683,6 +683,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         "off, auto, unix:PATH, HOST:PORT, :PORT or [::1]:PORT",
         "Where a process of its own answers /healthz, /readyz, /metrics and /status. auto: a socket in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/ferricorn, for the server's user alone; off where neither is set. It asks nobody who he is, so give a TCP address only where all who reach it may know."
     ),
+    row!(
+        "templates.folder",
+        None,
+        ["templates"],
+        "\"\"",
+        v::path,
+        any,
+        [templates.folder],
+        v::show_path,
+        "a folder; empty: none",
+        "Where the stock app's templates are. All of them are read when a worker starts, so a reload takes new ones."
+    ),
 ];
 
 /// The setting with this key.

@@ -129,7 +129,7 @@ fn every_error_says_where_what_and_what_is_allowed() {
         ("a b", vec![], "server.toml:1: not TOML: ".into()),
         ("timeout = 1\ntimeout = 2", vec![], "server.toml:2: not TOML: duplicate key".into()),
         ("route = 1", vec![], "server.toml:1: route: allowed: tables, each begun by [[route]]".into()),
-        ("[[route]]\npath = '/'", vec![], "server.toml:1: route: needs exactly one of text and sql".into()),
+        ("[[route]]\npath = '/'", vec![], "server.toml:1: route: needs exactly one of text, sql, template, static and redirect; template may have sql".into()),
         ("[[route]]\ntext = ''", vec![], "server.toml:1: route: needs a path".into()),
         (
             "[[route]]\npath='/'\ntext=''\nmethod='GET'",
@@ -139,12 +139,12 @@ fn every_error_says_where_what_and_what_is_allowed() {
         (
             "[[route]]\npath='/'\nsql=''\nparams={id='int'}",
             vec![],
-            "server.toml:4: route.params.id: got \"int\"; allowed: integer, number, text or boolean".into(),
+            "server.toml:4: route.params.id: got \"int\"; allowed: integer, number, text or boolean, or a table with a type".into(),
         ),
         (
             "[[route]]\npath='/'\ntext=''\none=true",
             vec![],
-            "server.toml:1: route: params and one go with sql, not with text".into(),
+            "server.toml:4: route.one: does not go with text; allowed with template and sql".into(),
         ),
         (
             "[[route]]\npath='/'\ntext=''\nstatus=99",
@@ -286,8 +286,11 @@ fn the_reference_is_the_table() {
 }
 
 /// What the demo changes: under the commented default, a live line.
-const DEMO: [(&str, &str); 2] =
-    [("database.url", "sqlite:conf/demo.db"), ("database.setup", "conf/setup.{backend}.sql")];
+const DEMO: [(&str, &str); 3] = [
+    ("database.url", "sqlite:conf/demo.db"),
+    ("database.setup", "conf/setup.{backend}.sql"),
+    ("templates.folder", "conf/templates"),
+];
 
 #[test]
 fn the_example_file_shows_every_setting_at_its_default() {

@@ -21,7 +21,7 @@ pub(super) enum Raw {
 }
 
 impl Raw {
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         if let Raw::Text(text) = self { Some(text) } else { None }
     }
 }

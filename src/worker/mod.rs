@@ -128,6 +128,8 @@ where
         .enable_io()
         .enable_time()
         .on_thread_unpark(clock::woke)
+        // For files alone; what the app has to wait for goes to the handler threads.
+        .max_blocking_threads(post.settings.threads)
         .build();
     let result = runtime.and_then(|runtime| {
         logging::log_panics();

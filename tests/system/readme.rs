@@ -15,12 +15,24 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
     &text[start..start + text[start..].find(to).unwrap_or_else(|| panic!("no {to:?} after {from:?}"))]
 }
 
+/// What is in a folder of the repository, by its path from there; not the database of a demo that ran.
+fn files(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap().flatten();
+    entries
+        .flat_map(|entry| {
+            let name = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+            if entry.path().is_dir() { files(&name) } else { vec![name] }
+        })
+        .filter(|name| !name.contains("demo.db"))
+        .collect()
+}
+
 #[test]
 fn the_calls_to_the_demo_answer_what_they_are_said_to() {
-    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
     let mut program = Program::stock().workers(2);
-    for name in ["server.toml", "setup.sqlite.sql"] {
-        program = program.file(&format!("conf/{name}"), &fs::read_to_string(conf.join(name)).unwrap());
+    for name in files("conf") {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&name)).unwrap();
+        program = program.file(&name, &text);
     }
     let mut server = program.args("-c conf/server.toml").start();
     let readme = readme();

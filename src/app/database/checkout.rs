@@ -16,7 +16,7 @@ pub(super) struct Checkouts {
 }
 
 /// One call, seen by the thread that works for it.
-pub(super) struct Checkout {
+pub(crate) struct Checkout {
     taken_at: Place,
     stage: Mutex<Stage>,
 }

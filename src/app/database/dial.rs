@@ -10,6 +10,8 @@ use super::tls::{self, Asked, Transport};
 use postgres::config::{Host, SslMode, SslNegotiation};
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use postgres::{CancelToken, Client, NoTls, Socket};
+use r2d2::ManageConnection;
+use r2d2_postgres::PostgresConnectionManager;
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
@@ -138,8 +140,12 @@ impl Dialer {
 
     /// Connects, and blocks meanwhile.
     pub(super) fn dial(&self, contact: &Arc<Contact>) -> Result<Client, postgres::Error> {
-        let made =
-            if self.wired { self.config.connect(self.wire(contact)) } else { self.config.connect(NoTls) };
+        let config = self.config.clone();
+        let made = if self.wired {
+            PostgresConnectionManager::new(config, self.wire(contact)).connect()
+        } else {
+            PostgresConnectionManager::new(config, NoTls).connect()
+        };
         match &made {
             Ok(_) => contact.up.store(true, Relaxed),
             Err(error) if error.as_db_error().is_some() => contact.refused.store(true, Relaxed),
@@ -204,6 +210,7 @@ impl Contact {
 }
 
 /// Puts the wire below a client.
+#[derive(Clone)]
 struct Wire {
     contact: Arc<Contact>,
     /// How long the server may take from the connection to the end of its greeting.

@@ -8,6 +8,7 @@ mod health;
 pub(crate) mod limit;
 mod pool;
 mod postgres;
+pub(crate) mod probe;
 pub(crate) mod setup;
 mod sqlite;
 #[cfg(test)]
@@ -15,9 +16,11 @@ mod tests;
 mod tls;
 mod transaction;
 
+pub(crate) use self::checkout::Checkout;
 pub use self::pool::Pool;
 pub use self::postgres::PostgresSession;
 pub use self::sqlite::SqliteSession;
+pub(crate) use self::transaction::in_transaction;
 pub use self::transaction::{Isolation, TransactionOptions};
 
 use super::blocking::Threads;

@@ -199,7 +199,12 @@ impl<C: Session> Pool<C> {
         drop(connections);
     }
 
-    async fn call<T, F>(&self, taken_at: &'static Location<'static>, mut work: F) -> Result<T, Error>
+    /// What all of the above do, for whoever needs the call itself.
+    pub(crate) async fn call<T, F>(
+        &self,
+        taken_at: &'static Location<'static>,
+        mut work: F,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&mut C, &Checkout) -> Result<T, Error> + Send + 'static,

@@ -9,6 +9,7 @@ use crate::app::Error;
 use crate::config::DatabaseSettings;
 use lru::LruCache;
 use postgres::error::SqlState;
+use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
 use postgres::{CancelToken, Client, Row, SimpleQueryMessage, Statement};
 use std::error::Error as _;
@@ -58,7 +59,7 @@ pub struct PostgresSession {
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl PostgresSession {
-    fn new(client: Client, dialer: &Dialer) -> PostgresSession {
+    pub(super) fn new(client: Client, dialer: &Dialer) -> PostgresSession {
         let cancel = CancelRequest { token: client.cancel_token(), dialer: dialer.clone() };
         PostgresSession {
             client,
@@ -108,6 +109,39 @@ impl PostgresSession {
         self.with_statement(sql, |client, statement| client.execute(statement, params))
     }
 
+    /// Hands over one row after the other, as they come: no more of them are in memory than the connection has read ahead. An
+    /// error of `take` ends the statement at the server, and the connection with it.
+    pub(crate) fn each<E: From<postgres::Error>>(
+        &mut self,
+        sql: &str,
+        params: Params<'_>,
+        mut take: impl FnMut(&Row) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut ended = None;
+        let cancel = Arc::clone(&self.cancel);
+        self.with_statement(sql, |client, statement| {
+            let mut rows = client.query_raw(statement, params.iter().copied())?;
+            while let Some(row) = rows.next()? {
+                if let Err(error) = take(&row) {
+                    ended = Some(error);
+                    // What was on its way is read and thrown away, also where the server cannot be told.
+                    cancel.cancel();
+                    while let Ok(Some(_)) = rows.next() {}
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        match ended {
+            // The order to end may arrive late, and must not meet another statement.
+            Some(error) => {
+                self.broken = true;
+                Err(error)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Runs a script of several statements, without parameters. Afterwards the pool asks the server, once, whether
     /// a transaction is open.
     pub fn batch_execute(&mut self, sql: &str) -> Result<(), postgres::Error> {
@@ -124,7 +158,7 @@ impl PostgresSession {
     fn with_statement<T>(
         &mut self,
         sql: &str,
-        run: impl Fn(&mut Client, &Statement) -> Result<T, postgres::Error>,
+        mut run: impl FnMut(&mut Client, &Statement) -> Result<T, postgres::Error>,
     ) -> Result<T, postgres::Error> {
         let was_kept = self.statements.contains(sql);
         let statement = self.prepare(sql)?;

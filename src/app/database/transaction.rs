@@ -68,7 +68,7 @@ impl TransactionOptions {
 }
 
 /// Runs `work` in a transaction, again while that is allowed and may help.
-pub(super) fn in_transaction<C: Session, T>(
+pub(crate) fn in_transaction<C: Session, T>(
     session: &mut C,
     options: TransactionOptions,
     call: &Checkout,

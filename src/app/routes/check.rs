@@ -2,12 +2,14 @@
 //! Not here: what the config file's reader sees itself, types and unknown keys; and what only the database knows, tables
 //! and columns, which shows at a route's first request.
 
-use super::path;
-use super::sql::{self, Dialect};
-use super::statement::dialect;
+use super::rule::Rule;
+use super::sql::{self, Dialect, dialect};
+use super::template::Templates;
+use super::{path, redirect};
 use crate::app::MAX_TAGS;
-use crate::config::{Answer, Param, Route, Settings};
+use crate::config::{Kind, Query, Route, Settings};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 /// The methods that a route may list. HEAD comes with GET.
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -15,18 +17,24 @@ const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// The first fault, as `file:line: what is wrong and what is allowed`.
 pub(crate) fn check(settings: &Settings) -> Result<(), String> {
     let dialect = dialect(settings.database.url.as_ref());
+    let templates = Templates::load(settings)?;
     let mut paths = matchit::Router::new();
     let mut taken = HashMap::new();
     for route in &settings.routes {
         let at_place = |message: String| format!("{}: {message}", route.place);
-        check_route(route, dialect).map_err(at_place)?;
+        check_route(route, settings, dialect, &templates).map_err(at_place)?;
         check_among_others(route, &mut paths, &mut taken).map_err(at_place)?;
         check_invalidates(route, &settings.routes).map_err(at_place)?;
     }
     Ok(())
 }
 
-fn check_route(route: &Route, dialect: Option<Dialect>) -> Result<(), String> {
+fn check_route(
+    route: &Route,
+    settings: &Settings,
+    dialect: Option<Dialect>,
+    templates: &Templates,
+) -> Result<(), String> {
     if let Some(complaint) = path::complaint(&route.path) {
         return Err(format!("the path {:?} {complaint}", route.path));
     }
@@ -34,12 +42,16 @@ fn check_route(route: &Route, dialect: Option<Dialect>) -> Result<(), String> {
     check_status(route)?;
     check_cache(route)?;
     check_tags(route)?;
-    match &route.answer {
-        Answer::Text(_) => Ok(()),
-        Answer::Sql { sql, params, one: _ } => {
-            let dialect = dialect.ok_or("a route with sql needs [database] url")?;
-            check_statement(route, sql, params, dialect)
+    check_limits(route, settings)?;
+    match &route.kind {
+        Kind::Text(_) => Ok(()),
+        Kind::Sql(query) => check_query(route, query, dialect),
+        Kind::Template { name, query } => {
+            check_query(route, query, dialect)?;
+            check_template(name, settings, templates)
         }
+        Kind::Static(folder) => check_static(route, folder),
+        Kind::Redirect(to) => check_redirect(route, to),
     }
 }
 
@@ -55,43 +67,62 @@ fn check_methods(methods: &[String]) -> Result<(), String> {
 }
 
 fn check_status(route: &Route) -> Result<(), String> {
-    match &route.answer {
-        Answer::Sql { .. } if !(200..=299).contains(&route.status) => {
-            Err(format!("status is {}; with sql it must be within 200 to 299", route.status))
+    let (status, name) = (route.status, route.kind.name());
+    let outside = |allowed: &str| Err(format!("status is {status}; with {name} it must be {allowed}"));
+    match &route.kind {
+        Kind::Sql(_) | Kind::Template { .. } if !(200..=299).contains(&status) => {
+            outside("within 200 to 299")
         }
-        Answer::Text(_) if !(200..=599).contains(&route.status) => {
-            Err(format!("status is {}; with text it must be within 200 to 599", route.status))
+        Kind::Text(_) if !(200..=599).contains(&status) => outside("within 200 to 599"),
+        Kind::Static(_) if status != 200 => outside("left out"),
+        Kind::Redirect(_) if ![301, 302, 303, 307, 308].contains(&status) => {
+            outside("301, 302, 303, 307 or 308")
         }
-        Answer::Text(text) if [204, 205, 304].contains(&route.status) && !text.is_empty() => {
-            Err(format!("status is {}, which has no body; the text must be empty", route.status))
+        Kind::Text(text) if [204, 205, 304].contains(&status) && !text.is_empty() => {
+            Err(format!("status is {status}, which has no body; the text must be empty"))
         }
-        Answer::Sql { .. } if route.status == 205 => {
+        Kind::Sql(_) | Kind::Template { .. } if status == 205 => {
             Err("status is 205, which has no body; 204 is the status for that".into())
         }
-        Answer::Sql { .. } | Answer::Text(_) => Ok(()),
+        Kind::Template { .. } if status == 204 => {
+            Err("status is 204, which has no body for a template".into())
+        }
+        Kind::Text(_) | Kind::Sql(_) | Kind::Template { .. } | Kind::Static(_) | Kind::Redirect(_) => Ok(()),
     }
+}
+
+/// Whether the route asks the database.
+fn has_statements(route: &Route) -> bool {
+    route.kind.query().is_some_and(|query| !query.statements.is_empty())
 }
 
 fn check_cache(route: &Route) -> Result<(), String> {
     if route.cache.is_zero() {
-        return Ok(());
+        Ok(())
+    } else if !has_statements(route) {
+        Err(format!("cache is of no use to {}, which asks no database", article(&route.kind)))
+    } else if !route.methods.iter().any(|method| method == "GET") {
+        Err(format!("cache needs GET among the methods, which are {}", route.methods.join(", ")))
+    } else if route.status != 200 {
+        Err(format!("cache keeps answers of status 200 alone, and the status is {}", route.status))
+    } else {
+        Ok(())
     }
-    match &route.answer {
-        Answer::Text(_) => Err("cache is of no use to a text, which is in memory already".into()),
-        Answer::Sql { .. } if !route.methods.iter().any(|method| method == "GET") => {
-            Err(format!("cache needs GET among the methods, which are {}", route.methods.join(", ")))
-        }
-        Answer::Sql { .. } if route.status != 200 => {
-            Err(format!("cache keeps answers of status 200 alone, and the status is {}", route.status))
-        }
-        Answer::Sql { .. } => Ok(()),
+}
+
+fn article(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Text(_) => "a text",
+        Kind::Sql(_) => "an sql",
+        Kind::Template { .. } => "a template without sql",
+        Kind::Static(_) => "a folder",
+        Kind::Redirect(_) => "a redirect",
     }
 }
 
 fn check_tags(route: &Route) -> Result<(), String> {
-    let is_text = matches!(route.answer, Answer::Text(_));
-    if !route.invalidates.is_empty() && is_text {
-        return Err("invalidates is of no use to a text, which changes nothing".into());
+    if !route.invalidates.is_empty() && !has_statements(route) {
+        return Err(format!("invalidates is of no use to {}, which changes nothing", article(&route.kind)));
     }
     if !route.tags.is_empty() && route.cache.is_zero() {
         return Err("tags are of no use without cache".into());
@@ -115,27 +146,97 @@ fn check_invalidates(route: &Route, routes: &[Route]) -> Result<(), String> {
     }
 }
 
-fn check_statement(route: &Route, sql: &str, params: &[Param], dialect: Dialect) -> Result<(), String> {
-    let statement = sql::translate(sql, dialect).map_err(|error| error.to_string())?;
+/// What is more than the server lets through would never take effect.
+fn check_limits(route: &Route, settings: &Settings) -> Result<(), String> {
+    match route.limit_request_body {
+        Some(limit) if limit > settings.limit_request_body => Err(format!(
+            "limit_request_body is {limit}; allowed: at most the server's, which is {}",
+            settings.limit_request_body
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_query(route: &Route, query: &Query, dialect: Option<Dialect>) -> Result<(), String> {
     let path_names = path::names(&route.path);
     let mut declared = HashSet::new();
-    for param in params {
-        if !declared.insert(param.name.as_str()) {
-            return Err(format!("params declares {:?} twice", param.name));
+    for param in sql::params(query) {
+        if !declared.insert(param.name.clone()) {
+            return Err(match query.page {
+                Some(_) if ["limit", "offset"].contains(&param.name.as_str()) => {
+                    format!("params declares {:?}, which page brings", param.name)
+                }
+                Some(_) | None => format!("params declares {:?} twice", param.name),
+            });
         }
+        if path_names.contains(&param.name) && !param.required {
+            return Err(format!("params.{} is in the path, and so is always given", param.name));
+        }
+        Rule::new(param)?;
     }
-    let undeclared = |names: &[String]| names.iter().find(|name| !declared.contains(name.as_str())).cloned();
-    if let Some(name) = undeclared(&path_names) {
+    if let Some(name) = path_names.iter().find(|name| !declared.contains(*name)) {
         return Err(format!("the path has {{{name}}}, which params does not declare"));
     }
-    if let Some(name) = undeclared(&statement.names) {
-        return Err(format!("the sql has :{name}, which params does not declare"));
+    if query.statements.is_empty() {
+        return Ok(());
     }
+    let name = route.kind.name();
+    let dialect = dialect.ok_or(match &route.kind {
+        Kind::Template { .. } => "a template with sql needs [database] url".to_owned(),
+        Kind::Text(_) | Kind::Sql(_) | Kind::Static(_) | Kind::Redirect(_) => {
+            format!("a route with {name} needs [database] url")
+        }
+    })?;
+    let statements = sql::prepared(route, query, dialect)?;
     // A forgotten :id can turn "delete this one" into "delete all".
-    match params.iter().find(|param| !statement.names.contains(&param.name)) {
-        Some(param) => Err(format!("params declares {:?}, which the sql does not use", param.name)),
+    let is_used = |name: &String| statements.iter().any(|statement| statement.names.contains(name));
+    match sql::params(query).iter().find(|param| !is_used(&param.name)) {
+        Some(param) if query.params.contains(param) => {
+            Err(format!("params declares {:?}, which the sql does not use", param.name))
+        }
+        Some(param) => Err(format!("page needs :{} in the sql", param.name)),
         None => Ok(()),
     }
+}
+
+fn check_template(name: &str, settings: &Settings, templates: &Templates) -> Result<(), String> {
+    let Some(folder) = &settings.templates.folder else {
+        return Err("a route with template needs [templates] folder".into());
+    };
+    if templates.has(name) {
+        return Ok(());
+    }
+    Err(format!("the template {name:?} is not in {}", folder.display()))
+}
+
+fn check_static(route: &Route, folder: &Path) -> Result<(), String> {
+    if route.methods != ["GET"] {
+        return Err(format!("methods are {}; a folder is only for GET", route.methods.join(", ")));
+    }
+    let rest = route.path.split_once("/{*").is_some_and(|(before, _)| !before.contains('{'));
+    if !rest {
+        return Err(format!("the path {:?} must end with /{{*file}}, and have no other name", route.path));
+    }
+    if !folder.is_dir() {
+        return Err(format!("static is {:?}; allowed: a folder that is there", folder.display().to_string()));
+    }
+    Ok(())
+}
+
+fn check_redirect(route: &Route, to: &str) -> Result<(), String> {
+    if let Some(complaint) = redirect::complaint(to) {
+        return Err(format!("the redirect {to:?} {complaint}"));
+    }
+    let names = path::names(&route.path);
+    for piece in redirect::pieces(to).map_err(|complaint| format!("the redirect {to:?} {complaint}"))? {
+        match piece {
+            redirect::Piece::Name { name, .. } if !names.contains(&name) => {
+                return Err(format!("the redirect has {{{name}}}, which is not in the path"));
+            }
+            redirect::Piece::Name { .. } | redirect::Piece::Plain(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn check_among_others<'a>(
@@ -211,7 +312,10 @@ mod tests {
                 "status is 404; with sql it must be within 200 to 299",
             ),
             (with(by_id(), |route| route.status = 205), "204 is the status for that"),
-            (with(text("/"), |route| route.cache = Duration::from_secs(1)), "cache is of no use to a text"),
+            (
+                with(text("/"), |route| route.cache = Duration::from_secs(1)),
+                "cache is of no use to a text, which asks no database",
+            ),
             (
                 with(by_id(), |route| (route.cache, route.status) = (Duration::from_secs(1), 201)),
                 "cache keeps answers of status 200 alone, and the status is 201",

@@ -1,15 +1,15 @@
-//! A request's parameters: taken from the path, the query and the body, checked, and put in the statement's order.
-//! Not here: what the values do in SQL.
+//! A request's parameters: taken from the path, the query and the body, judged, and put in order.
+//! Not here: what is allowed of each (`rule`); what the values do in SQL.
 //!
 //! The rules, each chosen so that nothing is guessed:
-//! - Every declared parameter must be given exactly once, wherever; a second time is an error, even when equal.
-//! - JSON's `null` is SQL's NULL for every kind. Path, query and form have no way to say NULL.
+//! - Every declared parameter is given at most once, wherever; a second time is an error, even when equal.
+//! - JSON's `null` is SQL's NULL, where the parameter is not required. Path, query and form have no way to say NULL.
 //! - A field that is not declared is ignored. A misspelt name still shows: the right one is missing.
 //! - The body counts only with methods that have one, and is not read at all when the path gives every parameter.
 
 use super::refusal::{Fault, Refusal};
+use super::rule::Rule;
 use super::value::{Complaint, Value};
-use crate::config::{Param, ParamKind};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -20,27 +20,27 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The values of one request, in the order of the placeholders; cheap to clone, and the key of the route's cache.
+/// The values of one request, in the order of the rules; cheap to clone, and the key of the route's cache.
 pub(super) type Values = Arc<[Value]>;
 
 /// Reads the parameters of one route.
 pub(super) struct Input {
-    params: Vec<Param>,
+    rules: Vec<Rule>,
     path_gives_all: bool,
 }
 
 impl Input {
-    /// `params` in the order of the placeholders; `path_names` are those that the path contains.
-    pub(super) fn new(params: Vec<Param>, path_names: &[String]) -> Input {
-        let path_gives_all = params.iter().all(|param| path_names.contains(&param.name));
-        Input { params, path_gives_all }
+    /// `path_names` are those that the path contains.
+    pub(super) fn new(rules: Vec<Rule>, path_names: &[String]) -> Input {
+        let path_gives_all = rules.iter().all(|rule| path_names.contains(&rule.param.name));
+        Input { rules, path_gives_all }
     }
 
     pub(super) async fn read(&self, request: Request) -> Result<Values, Refusal> {
-        if self.params.is_empty() {
+        if self.rules.is_empty() {
             return Ok(Arc::new([]));
         }
-        let mut slots = Slots::new(&self.params);
+        let mut slots = Slots::new(&self.rules);
         let (mut parts, body) = request.into_parts();
         let path = RawPathParams::from_request_parts(&mut parts, &())
             .await
@@ -67,7 +67,7 @@ fn has_body(method: &Method) -> bool {
 
 /// What is known so far of each parameter.
 struct Slots<'a> {
-    params: &'a [Param],
+    rules: &'a [Rule],
     slots: Vec<Slot>,
 }
 
@@ -78,13 +78,13 @@ enum Slot {
 }
 
 impl Slots<'_> {
-    fn new(params: &[Param]) -> Slots<'_> {
-        Slots { params, slots: params.iter().map(|_| Slot::Missing).collect() }
+    fn new(rules: &[Rule]) -> Slots<'_> {
+        Slots { rules, slots: rules.iter().map(|_| Slot::Missing).collect() }
     }
 
     fn give_text(&mut self, name: &str, text: &str) {
         if let Some(index) = self.index(name) {
-            self.give(index, Value::from_text(self.params[index].kind, text));
+            self.give(index, Value::from_text(self.rules[index].param.kind, text));
         }
     }
 
@@ -96,8 +96,8 @@ impl Slots<'_> {
             // A name that is not UTF-8 cannot be a declared one.
             let Some(index) = decode(name).and_then(|name| self.index(&name)) else { continue };
             let value = match decode(text) {
-                Some(text) => Value::from_text(self.params[index].kind, &text),
-                None => Err("must be UTF-8"),
+                Some(text) => Value::from_text(self.rules[index].param.kind, &text),
+                None => Err("must be UTF-8".into()),
             };
             self.give(index, value);
         }
@@ -127,40 +127,33 @@ impl Slots<'_> {
     }
 
     fn index(&self, name: &str) -> Option<usize> {
-        self.params.iter().position(|param| param.name == name)
+        self.rules.iter().position(|rule| rule.param.name == name)
     }
 
     fn give(&mut self, index: usize, value: Result<Value, Complaint>) {
         self.slots[index] = match (&self.slots[index], value) {
-            (Slot::Given(_) | Slot::Wrong(_), _) => Slot::Wrong("must be given only once"),
-            (Slot::Missing, Ok(value)) => Slot::Given(value),
-            (Slot::Missing, Err(complaint)) => Slot::Wrong(complaint),
+            (Slot::Given(_) | Slot::Wrong(_), _) => Slot::Wrong("must be given only once".into()),
+            (Slot::Missing, value) => match value.and_then(|value| self.rules[index].judge(value)) {
+                Ok(value) => Slot::Given(value),
+                Err(complaint) => Slot::Wrong(complaint),
+            },
         };
     }
 
     fn finish(self) -> Result<Values, Refusal> {
         let (mut values, mut faults) = (Vec::with_capacity(self.slots.len()), Vec::new());
-        for (param, slot) in self.params.iter().zip(self.slots) {
-            let message = match slot {
-                Slot::Given(value) => {
-                    values.push(value);
-                    continue;
-                }
-                Slot::Missing => missing(param.kind),
-                Slot::Wrong(complaint) => complaint,
+        for (rule, slot) in self.rules.iter().zip(self.slots) {
+            let value = match slot {
+                Slot::Given(value) => Ok(value),
+                Slot::Missing => rule.absent(),
+                Slot::Wrong(complaint) => Err(complaint),
             };
-            faults.push(Fault { field: param.name.clone(), message });
+            match value {
+                Ok(value) => values.push(value),
+                Err(message) => faults.push(Fault { field: rule.param.name.clone(), message }),
+            }
         }
         if faults.is_empty() { Ok(values.into()) } else { Err(Refusal::Fields(faults)) }
-    }
-}
-
-fn missing(kind: ParamKind) -> Complaint {
-    match kind {
-        ParamKind::Integer => "is missing: an integer",
-        ParamKind::Number => "is missing: a number",
-        ParamKind::Text => "is missing: a string",
-        ParamKind::Boolean => "is missing: true or false",
     }
 }
 
@@ -201,7 +194,7 @@ impl<'de> Visitor<'de> for Members<'_, '_> {
             match self.0.index(&name) {
                 Some(index) => {
                     let json: serde_json::Value = members.next_value()?;
-                    self.0.give(index, Value::from_json(self.0.params[index].kind, &json));
+                    self.0.give(index, Value::from_json(self.0.rules[index].param.kind, &json));
                 }
                 None => _ = members.next_value::<IgnoredAny>()?,
             }

@@ -1,74 +1,124 @@
 //! The stock app: the routes that the config file declares, as an axum router.
 //! Not here: reading the file; pools, caches and handler threads.
 //!
-//! A request's way: `input` takes its parameters and checks them, `statement` looks into the route's cache or sends
-//! them to a handler thread, `postgres` or `sqlite` binds them there, runs the statement and writes its `rows` as JSON.
-//! Where that fails, `refusal` is the response. `check` has looked at the routes before anything was started.
-//!
-//! What an answer looks like:
-//! - `text`: that text, `text/plain`.
-//! - `sql`: an array of objects, a member for each column, in the statement's order. With `one = true` the first row's
-//!   object, or 404 when there is none.
-//! - `sql` without columns, an INSERT without RETURNING: `{"rows_affected": 1}`; with `one = true` 404 when that is 0.
-//! - `status = 204`: no body.
+//! A request's way: `guard` looks at what is common to all routes (tokens, limits) and hands it to the route's kind:
+//! `text`, `redirect`, `files`, or `sql` and `template`, for which `input` takes the parameters and `sql` asks the database.
+//! Where that fails, `refusal` is the response. `check` has looked at the routes before anything was started, and `prove`
+//! tries their statements on the database when asked to.
 
 mod check;
+mod files;
+mod guard;
 mod input;
 mod path;
-mod postgres;
+mod prove;
+mod redirect;
 mod refusal;
-mod rows;
+mod rule;
 mod sql;
-mod sqlite;
-mod statement;
+mod template;
+mod text;
 mod value;
 mod welcome;
 
 pub(crate) use check::check;
+pub(crate) use prove::prove;
 
 use crate::app::Worker;
-use crate::config::{Answer, Route, Settings};
+use crate::config::{Kind, Route, Settings};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{Method, StatusCode};
+use guard::Guard;
+use http::header::ALLOW;
+use http::{HeaderValue, Method, StatusCode, Uri};
 use refusal::Refusal;
-use statement::Endpoint;
+use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
+use template::Templates;
 
 /// The routes of the worker's settings, which `check` must have passed; the welcome page when there are none.
+///
+/// # Panics
+/// When a template can no longer be read: the worker cannot start, and says why.
 pub(crate) fn build(worker: &Worker) -> Router {
     let settings: &Settings = worker.settings();
     let mut router = Router::new();
     if settings.routes.is_empty() {
         router = router.route("/", welcome::page(worker.slot()));
     }
+    let templates = match Templates::load(settings) {
+        Ok(templates) => Arc::new(templates),
+        Err(reason) => panic!("{reason}"),
+    };
+    let shared = sql::Shared::new(worker, &templates);
+    let mut methods: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for route in &settings.routes {
-        router = router.route(&route.path, endpoint(worker, route));
+        methods.entry(&route.path).or_default().extend(route.methods.iter().map(String::as_str));
+        router = router.route(&route.path, endpoint(&shared, route));
+    }
+    for (path, methods) in methods {
+        if !methods.contains(&"OPTIONS") {
+            router = router.route(path, options(methods));
+        }
     }
     router
-        .fallback(|| ready(Refusal::NotFound))
-        .method_not_allowed_fallback(|| ready(Refusal::MethodNotAllowed))
-        // The server has one limit for all bodies.
+        .fallback(|uri: Uri| ready(Refusal::NotFound.response(uri.path())))
+        .method_not_allowed_fallback(|uri: Uri| ready(Refusal::MethodNotAllowed.response(uri.path())))
+        // The server has one limit for all bodies, and a route may have its own.
         .layer(DefaultBodyLimit::disable())
 }
 
-fn endpoint(worker: &Worker, route: &Route) -> MethodRouter {
-    match &route.answer {
-        Answer::Text(text) => {
-            let status = StatusCode::from_u16(route.status).expect("check saw the status");
-            let text = Bytes::from(text.clone());
-            let answer = move || ready((status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text.clone()));
-            on(filter(&route.methods), answer)
+fn endpoint(shared: &sql::Shared, route: &Route) -> MethodRouter {
+    let status = StatusCode::from_u16(route.status).expect("check saw the status");
+    let endpoint = match &route.kind {
+        Kind::Text(text) => Endpoint::Text(text::Text::new(status, text)),
+        Kind::Sql(query) => Endpoint::Query(sql::Endpoint::new(shared, route, query, None)),
+        Kind::Template { name, query } => {
+            Endpoint::Query(sql::Endpoint::new(shared, route, query, Some(name)))
         }
-        Answer::Sql { sql, params, one } => {
-            let endpoint = Arc::new(Endpoint::new(worker, route, sql, params, *one));
-            on(filter(&route.methods), move |request: Request| Arc::clone(&endpoint).answer(request))
+        Kind::Static(folder) => Endpoint::Files(files::Files::new(folder, &route.path)),
+        Kind::Redirect(to) => Endpoint::Redirect(redirect::Redirect::new(status, to)),
+    };
+    let guarded = Arc::new((Guard::new(route), endpoint));
+    on(filter(&route.methods), move |request: Request| {
+        let guarded = Arc::clone(&guarded);
+        async move {
+            let (guard, endpoint) = &*guarded;
+            guard.answer(request, |request| endpoint.answer(request)).await
+        }
+    })
+}
+
+/// A route's kind, made ready to answer.
+enum Endpoint {
+    Text(text::Text),
+    Query(sql::Endpoint),
+    Files(files::Files),
+    Redirect(redirect::Redirect),
+}
+
+impl Endpoint {
+    async fn answer(&self, request: Request) -> Result<Response, Refusal> {
+        match self {
+            Endpoint::Text(text) => Ok(text.answer()),
+            Endpoint::Query(query) => query.answer(request).await,
+            Endpoint::Files(files) => files.answer(request).await,
+            Endpoint::Redirect(redirect) => redirect.answer(request).await,
         }
     }
+}
+
+/// What OPTIONS is answered where no route answers it itself.
+fn options(mut methods: Vec<&str>) -> MethodRouter {
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.push("OPTIONS");
+    let allow = HeaderValue::try_from(methods.join(", ")).expect("methods are ASCII");
+    on(MethodFilter::OPTIONS, move || ready((StatusCode::NO_CONTENT, [(ALLOW, allow.clone())])))
 }
 
 fn filter(methods: &[String]) -> MethodFilter {

@@ -5,85 +5,130 @@
 //! `errors` names each of them. What went wrong inside the server is in the log, never in the body.
 
 use crate::app::Error;
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
+use std::borrow::Cow;
 
-/// Each variant is one status.
+/// Each variant is one status, but for the last three.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// 400: parameters are missing or wrong, every one of them in the list.
     Fields(Vec<Fault>),
     /// 400: the request cannot be taken apart; the text is for the client.
     Malformed(String),
+    /// 401: no token, or one that is not known.
+    Unauthorized { had_token: bool },
     /// 404: no such path, or `one = true` and no row.
     NotFound,
     /// 405; the router adds `Allow`.
     MethodNotAllowed,
     /// 409: a unique key or a reference is in the way.
     Conflict,
-    /// 413 at the limit of the body, 400 when the body broke off.
-    Body(StatusCode),
     /// 415: a body that is neither JSON nor a form.
     MediaType,
     /// 422: the database takes the values' types, but not the values: not null, check, length, range.
     Unprocessable,
-    /// 500: the route does not fit its database; the log says how.
+    /// 500: the route does not fit its database or its template; the log says how.
     Broken,
+    /// 503: so many large answers are under way that another would leave no thread for the rest.
+    Busy,
+    /// 504: the route's own time is over.
+    Late,
+    /// 413 at the limit of the body, 400 when the body broke off.
+    Body(StatusCode),
     /// Whatever the database's error says: 500, 503 or 504.
     Database(Error),
+    /// What a library answered, without its body.
+    Other(StatusCode, HeaderMap),
 }
 
 /// What is wrong with one parameter.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) field: String,
-    pub(super) message: &'static str,
+    pub(super) message: Cow<'static, str>,
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        match self {
-            Refusal::Fields(faults) => {
-                problem(StatusCode::BAD_REQUEST, "parameters are missing or wrong", &faults)
+impl Refusal {
+    /// The response to a request for this path.
+    pub(super) fn response(self, path: &str) -> Response {
+        let detail = self.detail();
+        let mut faults = Vec::new();
+        let mut response = match self {
+            Refusal::Fields(of_fields) => {
+                faults = of_fields;
+                StatusCode::BAD_REQUEST.into_response()
             }
-            Refusal::Malformed(detail) => problem(StatusCode::BAD_REQUEST, &detail, &[]),
-            Refusal::NotFound => problem(StatusCode::NOT_FOUND, "there is nothing here", &[]),
-            Refusal::MethodNotAllowed => problem(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "the method does not exist here; the field Allow lists those that do",
-                &[],
-            ),
-            Refusal::Conflict => {
-                problem(StatusCode::CONFLICT, "the change contradicts data that is already there", &[])
+            Refusal::Malformed(_) => StatusCode::BAD_REQUEST.into_response(),
+            Refusal::Unauthorized { had_token } => {
+                let challenge = if had_token { r#"Bearer error="invalid_token""# } else { "Bearer" };
+                (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response()
             }
-            Refusal::Body(status) => problem(status, "the body is too large or broke off", &[]),
-            Refusal::MediaType => problem(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "the body must be application/json or application/x-www-form-urlencoded",
-                &[],
-            ),
-            Refusal::Unprocessable => {
-                problem(StatusCode::UNPROCESSABLE_ENTITY, "the database does not allow these values", &[])
-            }
-            Refusal::Broken => {
-                problem(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made", &[])
-            }
+            Refusal::NotFound => StatusCode::NOT_FOUND.into_response(),
+            Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+            Refusal::Conflict => StatusCode::CONFLICT.into_response(),
+            Refusal::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response(),
+            Refusal::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY.into_response(),
+            Refusal::Broken => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")]).into_response(),
+            Refusal::Late => StatusCode::GATEWAY_TIMEOUT.into_response(),
+            Refusal::Body(status) => status.into_response(),
+            // It logs itself, and knows its status.
             Refusal::Database(error) => error.into_response(),
-        }
+            Refusal::Other(status, headers) => (status, headers).into_response(),
+        };
+        let body = document(response.status(), detail, path, &faults);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.remove(CONTENT_LENGTH);
+        *response.body_mut() = Body::from(body);
+        response
+    }
+
+    /// For the client.
+    fn detail(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Refusal::Fields(_) => "parameters are missing or wrong",
+            Refusal::Malformed(detail) => return Cow::Owned(detail.clone()),
+            Refusal::Unauthorized { had_token: false } => "a bearer token is needed",
+            Refusal::Unauthorized { had_token: true } => "the bearer token is not known",
+            Refusal::NotFound => "there is nothing here",
+            Refusal::MethodNotAllowed => {
+                "the method does not exist here; the field Allow lists those that do"
+            }
+            Refusal::Conflict => "the change contradicts data that is already there",
+            Refusal::MediaType => "the body must be application/json or application/x-www-form-urlencoded",
+            Refusal::Unprocessable => "the database does not allow these values",
+            Refusal::Broken => "the answer could not be made",
+            Refusal::Busy => "too many large answers are under way, try again",
+            Refusal::Late | Refusal::Database(Error::TimedOut) => "the answer took too long",
+            Refusal::Body(_) => "the body is too large or broke off",
+            Refusal::Database(Error::QueueFull | Error::PoolTimeout | Error::DatabaseDown(_)) => {
+                "busy or out of order, try again"
+            }
+            Refusal::Database(Error::Panicked | Error::Postgres(_) | Error::Sqlite(_) | Error::Other(_)) => {
+                "the answer could not be made"
+            }
+            Refusal::Other(..) => "the request cannot be answered as it is",
+        })
     }
 }
 
-fn problem(status: StatusCode, detail: &str, faults: &[Fault]) -> Response {
+/// `about:blank` says that there is no more to it than the status; the title is then the status's own.
+fn document(status: StatusCode, detail: Cow<'static, str>, path: &str, faults: &[Fault]) -> String {
     let mut body = json!({
+        "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),
         "status": status.as_u16(),
         "detail": detail,
+        "instance": path,
     });
     if !faults.is_empty() {
         let errors = faults.iter().map(|fault| json!({"field": fault.field, "message": fault.message}));
         body["errors"] = errors.collect();
     }
-    (status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    body.to_string()
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::app::{Database, Pool, SqliteSession};
-use crate::config::{DatabaseUrl, Param, ParamKind, Settings};
+use crate::config::{DatabaseUrl, Param, ParamKind, Query, Settings, Sql};
 use ParamKind::{Boolean, Integer, Number, Text};
 use axum::body::Body;
 use axum::response::Response;
@@ -22,19 +22,24 @@ pub(super) fn settings(routes: Vec<Route>) -> Settings {
 }
 
 pub(super) fn sql_route(method: &str, path: &str, sql: &str, params: &[(&str, ParamKind)]) -> Route {
-    let params = params.iter().map(|(name, kind)| Param { name: name.to_string(), kind: *kind }).collect();
-    Route { answer: Answer::Sql { sql: sql.into(), params, one: false }, ..text_route(method, path, "") }
+    let params = params.iter().map(|(name, kind)| Param::new(*name, *kind)).collect();
+    let statements = vec![Sql { text: sql.into(), line: 0 }];
+    let query = Query { statements, params, ..Query::default() };
+    Route { kind: Kind::Sql(query), ..text_route(method, path, "") }
 }
 
 pub(super) fn text_route(method: &str, path: &str, text: &str) -> Route {
     Route {
         path: path.into(),
         methods: vec![method.into()],
-        answer: Answer::Text(text.into()),
+        kind: Kind::Text(text.into()),
         status: 200,
         cache: Duration::ZERO,
         tags: Vec::new(),
         invalidates: Vec::new(),
+        limit_request_body: None,
+        timeout: None,
+        tokens: Vec::new(),
         place: "s.toml:7".into(),
     }
 }
@@ -43,11 +48,16 @@ pub(super) fn route() -> Route {
     sql_route("GET", "/one", "SELECT 1", &[])
 }
 
-fn one(mut route: Route) -> Route {
-    if let Answer::Sql { one, .. } = &mut route.answer {
-        *one = true;
+/// The route with its query changed.
+pub(super) fn with_query(mut route: Route, change: impl FnOnce(&mut Query)) -> Route {
+    if let Kind::Sql(query) | Kind::Template { query, .. } = &mut route.kind {
+        change(query);
     }
     route
+}
+
+fn one(route: Route) -> Route {
+    with_query(route, |query| query.one = true)
 }
 
 /// A worker over a database of its own, which `script` filled.
@@ -166,7 +176,14 @@ fn the_demo_serves_its_four_routes() {
     assert_eq!((first.status, first.body.as_str()), (200, bolt));
     let none = app.get("/items/9");
     assert_eq!((none.status, none.header("content-type")), (404, "application/problem+json"));
-    assert_eq!(none.json(), json!({"title": "Not Found", "status": 404, "detail": "there is nothing here"}));
+    let problem = json!({
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "there is nothing here",
+        "instance": "/items/9",
+    });
+    assert_eq!(none.json(), problem);
 
     let made = app.post("/items", JSON, r#"{"name": "it's; DROP TABLE items", "price": 7}"#);
     assert_eq!(
@@ -188,7 +205,7 @@ fn methods_and_paths_outside_the_routes() {
     assert_eq!((wrong.status, wrong.header("content-type")), (405, "application/problem+json"));
     let mut allowed: Vec<&str> = wrong.header("allow").split(',').collect();
     allowed.sort_unstable();
-    assert_eq!(allowed, ["GET", "HEAD", "POST"]);
+    assert_eq!(allowed, ["GET", "HEAD", "OPTIONS", "POST"]);
 
     for uri in ["/nothing", "/items/", "/items/1/2"] {
         let missing = app.get(uri);
@@ -288,7 +305,12 @@ fn parameters_come_from_path_query_and_body_by_kind() {
     let mut route =
         sql_route("GET", "/echo/{t}", "SELECT :i AS i, :t AS t, :n AS n, :b AS b, :t AS again", &params);
     route.methods.push("PUT".into());
-    let app = App::new(vec![one(route)], "");
+    let route = with_query(one(route), |query| {
+        for param in query.params.iter_mut().filter(|param| ["b", "i"].contains(&param.name.as_str())) {
+            param.required = false;
+        }
+    });
+    let app = App::new(vec![route], "");
     let table = [
         (
             "/echo/a%2Fb%20%C3%A4?i=-1&n=1e2&b=true",
@@ -310,8 +332,9 @@ fn parameters_come_from_path_query_and_body_by_kind() {
     }
     let reply = app.send("PUT", "/echo/x?i=1&n=1&b=true", Some((JSON, br#"{"t": "x"}"#)));
     assert_eq!(reply.faults(), ["t must be given only once"]);
-    let reply = app.send("GET", "/echo/x?i=1&n=1", Some((JSON, br#"{"b": true}"#)));
-    assert_eq!(reply.faults(), ["b is missing: true or false"], "the body of a GET means nothing");
+    let reply = app.send("GET", "/echo/x?i=1", Some((JSON, br#"{"n": 1}"#)));
+    assert_eq!(reply.faults(), ["n is missing: a number"], "the body of a GET means nothing");
+    assert_eq!(app.get("/echo/x?n=1").body, r#"{"i":null,"t":"x","n":1.0,"b":null,"again":"x"}"#);
     let reply = app.get("/echo/%ff?i=1&n=1&b=true");
     assert_eq!(reply.status, 400);
 }
@@ -339,7 +362,10 @@ fn constraints_are_told_apart() {
          CREATE TABLE log (text TEXT);
          CREATE TRIGGER no_log BEFORE INSERT ON log BEGIN SELECT RAISE(ABORT, 'not today'); END;"
     );
-    let insert = |path: &str, sql: &str| one(sql_route("POST", path, sql, &[("a", Text), ("b", Integer)]));
+    let insert = |path: &str, sql: &str| {
+        let route = one(sql_route("POST", path, sql, &[("a", Text), ("b", Integer)]));
+        with_query(route, |query| query.params[0].required = false)
+    };
     let app = App::new(
         vec![
             insert("/items", "INSERT INTO items (name, price) VALUES (:a, :b)"),
@@ -388,8 +414,9 @@ fn answers_take_the_form_of_their_rows() {
             one(get("/first", &rows(3))),
             get("/update", "UPDATE items SET price = price + 1"),
             Route { status: 204, ..get("/quiet", "UPDATE items SET price = price + 1") },
-            get("/most", &rows(rows::MAX_ROWS)),
-            get("/too-many", &rows(rows::MAX_ROWS + 1)),
+            Route { cache: Duration::from_secs(30), ..get("/most", &rows(10_000)) },
+            Route { cache: Duration::from_secs(30), ..get("/too-many", &rows(10_000 + 1)) },
+            get("/many", &rows(10_000 + 1)),
             get("/blob", "SELECT x'00' AS b"),
             get("/not-text", "SELECT CAST(x'ff' AS TEXT) AS t"),
             get("/twice", "SELECT 1 AS a, 2 AS a"),
@@ -408,7 +435,12 @@ fn answers_take_the_form_of_their_rows() {
         let reply = app.get(uri);
         assert_eq!((reply.status, reply.body.as_str()), (status, expected), "{uri}");
     }
-    assert_eq!(app.get("/most").json().as_array().unwrap().len(), rows::MAX_ROWS);
+    assert_eq!(app.get("/most").json().as_array().unwrap().len(), 10_000);
+    assert_eq!(
+        app.get("/many").json().as_array().unwrap().len(),
+        10_001,
+        "what is not kept has no such bound"
+    );
     for uri in ["/too-many", "/blob", "/not-text", "/twice"] {
         let reply = app.get(uri);
         assert_eq!(

@@ -1,7 +1,8 @@
 //! A parameter's value: read from text or JSON by the declared kind, bound by either database, part of a cache's key.
 //! Not here: where the value came from.
 
-use crate::config::ParamKind;
+use crate::config::{ParamKind, Scalar};
+use std::borrow::Cow;
 
 /// A value ready to be bound. Equal values are the same bound bytes, so it can be the key of a cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,13 +21,13 @@ pub(super) enum Value {
 pub(super) struct Finite(f64);
 
 /// Why a value was refused, in words for the client.
-pub(super) type Complaint = &'static str;
+pub(super) type Complaint = Cow<'static, str>;
 
-const NOT_INTEGER: Complaint = "must be an integer of at most 64 bits";
-const NOT_NUMBER: Complaint = "must be a number";
-const NOT_TEXT: Complaint = "must be a string";
-const NOT_BOOLEAN: Complaint = "must be true or false";
-const HAS_NUL: Complaint = "must not contain a NUL character";
+const NOT_INTEGER: Complaint = Cow::Borrowed("must be an integer of at most 64 bits");
+const NOT_NUMBER: Complaint = Cow::Borrowed("must be a number");
+const NOT_TEXT: Complaint = Cow::Borrowed("must be a string");
+const NOT_BOOLEAN: Complaint = Cow::Borrowed("must be true or false");
+const HAS_NUL: Complaint = Cow::Borrowed("must not contain a NUL character");
 
 impl Value {
     /// Reads a value from a path, a query or a form.
@@ -52,12 +53,33 @@ impl Value {
         }
     }
 
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        match self {
+            Value::Null => serde_json::Value::Null,
+            Value::Integer(integer) => (*integer).into(),
+            Value::Number(number) => number.as_f64().into(),
+            Value::Text(text) => (&**text).into(),
+            Value::Boolean(boolean) => (*boolean).into(),
+        }
+    }
+
     fn number(number: f64) -> Option<Value> {
         number.is_finite().then_some(Value::Number(Finite(number)))
     }
 
     fn text(text: &str) -> Result<Value, Complaint> {
         if text.contains('\0') { Err(HAS_NUL) } else { Ok(Value::Text(text.into())) }
+    }
+}
+
+impl From<&Scalar> for Value {
+    fn from(scalar: &Scalar) -> Value {
+        match scalar {
+            Scalar::Integer(integer) => Value::Integer(*integer),
+            Scalar::Number(number) => Value::Number(Finite(*number)),
+            Scalar::Text(text) => Value::Text(text.as_str().into()),
+            Scalar::Boolean(boolean) => Value::Boolean(*boolean),
+        }
     }
 }
 

@@ -1,32 +1,105 @@
 //! Rows written as JSON while they are read, within bounds.
-//! Not here: how one column's value looks.
+//! Not here: how one column's value looks; where they go when they are too many to be held (`stream`).
 
+use super::stream::Stream;
+use crate::app::routes::refusal::{Fault, Refusal};
 use bytes::Bytes;
 
-/// How many rows an answer may have. Beyond it the answer is a 500 and a line in the log that asks for a LIMIT: to cut
-/// it off would pass a part for the whole. The statement has run by then; what it changed stays.
-pub(super) const MAX_ROWS: usize = 10_000;
+/// How many rows an answer that is held whole may have. Beyond it the answer is a 500 and a line in the log that asks for a
+/// LIMIT: to cut it off would pass a part for the whole. The statement has run by then; what it changed stays.
+pub(in crate::app::routes) const MAX_ROWS: usize = 10_000;
 
-/// How many bytes of JSON an answer may have, as for rows.
-pub(super) const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// How many bytes of JSON it may have, as for rows; and a page made of it.
+pub(in crate::app::routes) const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why there is no answer, for the log; the client only sees a 500.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Broken(pub(super) String);
 
+/// Why an answer goes no further.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Halt {
+    Broken(Broken),
+    /// The client went away.
+    Gone,
+    /// Too many streams are under way.
+    Busy,
+    /// The client did not take what was sent.
+    TooSlow,
+}
+
+/// Why a statement gave no answer, on either database.
+pub(super) enum Failure<E> {
+    Fields(Vec<Fault>),
+    /// One row was asked for, and there was none.
+    NoRow,
+    Halt(Halt),
+    Database(E),
+}
+
+impl From<Broken> for Halt {
+    fn from(broken: Broken) -> Halt {
+        Halt::Broken(broken)
+    }
+}
+
+impl<E> From<Halt> for Failure<E> {
+    fn from(halt: Halt) -> Failure<E> {
+        Failure::Halt(halt)
+    }
+}
+
+impl<E> From<Broken> for Failure<E> {
+    fn from(broken: Broken) -> Failure<E> {
+        Failure::Halt(Halt::Broken(broken))
+    }
+}
+
+impl Halt {
+    /// For the client, if it still listens, and the log. `place` is the statement's.
+    pub(super) fn refusal(self, place: &str) -> Refusal {
+        match self {
+            Halt::Broken(Broken(reason)) => {
+                log::error!("a route does not fit its database place={place} reason={reason}");
+                Refusal::Broken
+            }
+            Halt::Busy => {
+                log::warn!(
+                    "request refused status=503 reason=\"too many large answers are under way\" place={place}"
+                );
+                Refusal::Busy
+            }
+            Halt::TooSlow => {
+                log::warn!("an answer was given up reason=\"the client was too slow\" place={place}");
+                Refusal::Late
+            }
+            Halt::Gone => {
+                log::debug!("a statement was ended because its client left place={place}");
+                Refusal::Late
+            }
+        }
+    }
+}
+
 /// An array of objects in the making, or with `one` the first object alone.
-pub(super) struct Rows {
+pub(super) struct Rows<'a> {
     json: Vec<u8>,
     /// `"name":` of each column.
     keys: Vec<Vec<u8>>,
     count: usize,
     column: usize,
     one: bool,
+    /// Where too many of them go; `None`: they are held.
+    stream: Option<&'a mut Stream>,
 }
 
-impl Rows {
+impl<'a> Rows<'a> {
     /// Fails when two columns have one name: an object could only hold one of them.
-    pub(super) fn new<'a>(columns: impl Iterator<Item = &'a str>, one: bool) -> Result<Rows, Broken> {
+    pub(super) fn new<'b>(
+        columns: impl Iterator<Item = &'b str>,
+        one: bool,
+        stream: Option<&'a mut Stream>,
+    ) -> Result<Rows<'a>, Broken> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
         for name in columns {
             let mut key = Vec::with_capacity(name.len() + 3);
@@ -38,12 +111,12 @@ impl Rows {
             keys.push(key);
         }
         let json = if one { Vec::new() } else { vec![b'['] };
-        Ok(Rows { json, keys, count: 0, column: 0, one })
+        Ok(Rows { json, keys, count: 0, column: 0, one, stream })
     }
 
     /// Begins an object; then comes `value` once for each column, then `end_row`.
     pub(super) fn begin_row(&mut self) -> Result<(), Broken> {
-        if self.count == MAX_ROWS {
+        if self.count == MAX_ROWS && self.stream.is_none() {
             return Err(Broken(format!("more than {MAX_ROWS} rows; write a LIMIT into the sql")));
         }
         if self.count > 0 {
@@ -66,23 +139,36 @@ impl Rows {
     }
 
     /// Ends an object; true when no further row is wanted.
-    pub(super) fn end_row(&mut self) -> Result<bool, Broken> {
+    pub(super) fn end_row(&mut self) -> Result<bool, Halt> {
         self.json.push(b'}');
-        if self.json.len() > MAX_ANSWER_BYTES {
-            return Err(Broken(format!("more than {MAX_ANSWER_BYTES} bytes of JSON; select less")));
+        match &mut self.stream {
+            Some(stream) => {
+                if self.json.len() >= stream.room() {
+                    stream.push(std::mem::take(&mut self.json))?;
+                }
+            }
+            None => {
+                if self.json.len() > MAX_ANSWER_BYTES {
+                    let reason = format!("more than {MAX_ANSWER_BYTES} bytes of JSON; select less");
+                    return Err(Broken(reason).into());
+                }
+            }
         }
         Ok(self.one)
     }
 
-    /// The answer; `None` when there is no row although one was asked for.
-    pub(super) fn finish(mut self) -> Option<Bytes> {
+    /// The answer, or what is left of it; `None` when there is no row although one was asked for.
+    pub(super) fn finish(mut self) -> Result<Option<Bytes>, Halt> {
         if self.one && self.count == 0 {
-            return None;
+            return Ok(None);
         }
         if !self.one {
             self.json.push(b']');
         }
-        Some(self.json.into())
+        match self.stream {
+            Some(stream) => stream.finish(self.json).map(Some),
+            None => Ok(Some(self.json.into())),
+        }
     }
 }
 
@@ -106,7 +192,7 @@ mod tests {
     use super::*;
 
     fn written(one: bool, count: usize) -> Option<Bytes> {
-        let mut rows = Rows::new(["id", "na\"me"].into_iter(), one).unwrap();
+        let mut rows = Rows::new(["id", "na\"me"].into_iter(), one, None).unwrap();
         for number in 0..count {
             rows.begin_row().unwrap();
             write_float(number as f64, rows.value());
@@ -115,7 +201,7 @@ mod tests {
                 break;
             }
         }
-        rows.finish()
+        rows.finish().unwrap()
     }
 
     #[test]
@@ -137,14 +223,14 @@ mod tests {
 
     #[test]
     fn an_answer_has_bounds() {
-        let mut rows = Rows::new(std::iter::empty(), false).unwrap();
+        let mut rows = Rows::new(std::iter::empty(), false, None).unwrap();
         for _ in 0..MAX_ROWS {
             rows.begin_row().unwrap();
             rows.end_row().unwrap();
         }
         assert!(rows.begin_row().is_err());
 
-        let mut rows = Rows::new(["a"].into_iter(), false).unwrap();
+        let mut rows = Rows::new(["a"].into_iter(), false, None).unwrap();
         rows.begin_row().unwrap();
         rows.value().resize(MAX_ANSWER_BYTES, b'1');
         assert!(rows.end_row().is_err());
@@ -152,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_column_name_is_used_once() {
-        let error = Rows::new(["id", "name", "id"].into_iter(), false).map(|_| ()).unwrap_err();
+        let error = Rows::new(["id", "name", "id"].into_iter(), false, None).map(|_| ()).unwrap_err();
         assert!(error.0.contains("\"id\""), "{error:?}");
     }
 }

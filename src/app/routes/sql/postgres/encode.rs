@@ -29,7 +29,7 @@ pub(super) enum Misfit {
     Type(&'static str),
 }
 
-const OUT_OF_RANGE: Misfit = Misfit::Value("is out of range");
+const OUT_OF_RANGE: Misfit = Misfit::Value(Complaint::Borrowed("is out of range"));
 
 impl Encoded {
     pub(super) fn new(value: &Value, kind: &Type) -> Result<Encoded, Misfit> {
@@ -93,7 +93,7 @@ fn whole(number: f64) -> Result<i64, Misfit> {
     // 2^63 itself is a float and no i64; -2^63 is both.
     let limit = 2f64.powi(63);
     if number.fract() != 0.0 {
-        Err(Misfit::Value("must not have a fraction"))
+        Err(Misfit::Value(Complaint::Borrowed("must not have a fraction")))
     } else if number < -limit || number >= limit {
         Err(OUT_OF_RANGE)
     } else {
@@ -108,7 +108,7 @@ fn encode_text(text: &str, shape: Shape) -> Result<Vec<u8>, Misfit> {
             let version = 1;
             Ok([&[version], text.as_bytes()].concat())
         }
-        Shape::Uuid => uuid(text).ok_or(Misfit::Value("must be a UUID")),
+        Shape::Uuid => uuid(text).ok_or(Misfit::Value(Complaint::Borrowed("must be a UUID"))),
         Shape::Boolean | Shape::Int2 | Shape::Int4 | Shape::Int8 | Shape::Oid => Err(Misfit::Type("text")),
         Shape::Float4 | Shape::Float8 | Shape::Numeric => Err(Misfit::Type("text")),
         Shape::Date | Shape::Time | Shape::Timestamp | Shape::TimestampWithZone => Err(Misfit::Type("text")),
@@ -184,7 +184,12 @@ mod tests {
             (number, json!(0.5), Type::FLOAT4, bytes(&0.5f32.to_be_bytes())),
             (number, json!(1e39), Type::FLOAT4, TOO_FAR),
             (number, json!(3.0), Type::INT4, bytes(&3i32.to_be_bytes())),
-            (number, json!(3.5), Type::INT4, Err(Misfit::Value("must not have a fraction"))),
+            (
+                number,
+                json!(3.5),
+                Type::INT4,
+                Err(Misfit::Value(Complaint::Borrowed("must not have a fraction"))),
+            ),
             (number, json!(9223372036854775808u64), Type::INT8, TOO_FAR),
             (number, json!(-9223372036854775808i64), Type::INT8, bytes(&i64::MIN.to_be_bytes())),
             (number, json!(1), Type::BOOL, Err(Misfit::Type("double precision"))),
@@ -196,9 +201,9 @@ mod tests {
                 text,
                 json!("0001020304050607-0809-0a0b0c0d0e0f--"),
                 Type::UUID,
-                Err(Misfit::Value("must be a UUID")),
+                Err(Misfit::Value(Complaint::Borrowed("must be a UUID"))),
             ),
-            (text, json!("ä"), Type::UUID, Err(Misfit::Value("must be a UUID"))),
+            (text, json!("ä"), Type::UUID, Err(Misfit::Value(Complaint::Borrowed("must be a UUID")))),
             (text, json!("2"), Type::INT4, Err(Misfit::Type("text"))),
             (text, json!("2024-01-01"), Type::DATE, Err(Misfit::Type("text"))),
             (boolean, json!(true), Type::BOOL, bytes(&[1])),

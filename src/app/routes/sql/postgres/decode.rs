@@ -5,7 +5,7 @@
 
 use super::numeric;
 use super::shape::Shape;
-use crate::app::routes::rows::{write_float, write_text};
+use crate::app::routes::sql::rows::{write_float, write_text};
 use postgres::types::{FromSql, Type};
 use std::error::Error;
 use std::io::Write;

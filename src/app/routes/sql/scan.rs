@@ -8,7 +8,7 @@ use std::fmt;
 
 /// Which database reads the statement; quoting and comments differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(in crate::app::routes) enum Dialect {
     /// `$1`, strings `''`, `E''` and `$tag$…$tag$`, nested comments. Source: PostgreSQL 15, "4.1 Lexical Structure".
     Postgres,
     /// `?1`, strings `''`, identifiers also in backticks and `[ ]`, flat comments. Source: sqlite.org, "SQLite Keywords"

@@ -4,106 +4,116 @@
 mod decode;
 mod encode;
 mod numeric;
+mod prove;
 mod shape;
 
-use super::refusal::{Fault, Refusal};
-use super::rows::{Broken, Rows, affected};
-use super::statement::{Outcome, Plan};
-use super::value::Value;
+use super::rows::{Broken, Failure, Rows, affected};
+use super::stream::Stream;
+use super::{Plan, Prepared};
+use crate::app::routes::refusal::{Fault, Refusal};
+use crate::app::routes::value::Value;
 use crate::app::{Error, PostgresSession};
 use bytes::Bytes;
 use decode::Raw;
 use encode::{Encoded, Misfit};
 use postgres::error::SqlState;
-use postgres::types::ToSql;
+use postgres::types::{ToSql, Type};
 use postgres::{Row, Statement};
 use shape::Shape;
 
+pub(in crate::app::routes) use prove::prove;
+
 /// Runs the plan with these values. `Err` is the connection's or the database's trouble, for the pool to judge.
-pub(super) fn run(session: &mut PostgresSession, plan: &Plan, values: &[Value]) -> Result<Outcome, Error> {
-    match attempt(session, plan, values) {
-        Ok(Some(answer)) => Ok(Ok(answer)),
-        Ok(None) => Ok(Err(Refusal::NotFound)),
-        Err(Failure::Fields(faults)) => Ok(Err(Refusal::Fields(faults))),
-        Err(Failure::Broken(broken)) => Ok(Err(plan.broken(&broken))),
-        Err(Failure::Database(error)) => match refusal(&error) {
-            Some(refusal) => {
-                log::debug!("the database refused values place={} error={}", plan.place, message(&error));
-                Ok(Err(refusal))
-            }
-            None => {
-                log::error!("a route's statement failed place={} error={}", plan.place, message(&error));
-                Err(Error::Postgres(error))
-            }
-        },
+pub(super) fn run(
+    session: &mut PostgresSession,
+    plan: &Plan,
+    values: &[Value],
+    mut stream: Option<&mut Stream>,
+) -> Result<Result<Bytes, Refusal>, Error> {
+    let mut answer = Bytes::new();
+    for (statement, is_last) in plan.in_order() {
+        // Only the last one's rows are the answer.
+        let stream = if is_last { stream.take() } else { None };
+        let one = plan.one && is_last;
+        match attempt(session, statement, values, one, stream) {
+            Ok(rows) => answer = rows,
+            Err(Failure::Fields(faults)) => return Ok(Err(Refusal::Fields(faults))),
+            Err(Failure::NoRow) => return Ok(Err(Refusal::NotFound)),
+            Err(Failure::Halt(halt)) => return Ok(Err(halt.refusal(&statement.place))),
+            Err(Failure::Database(error)) => match judge(&error, &statement.place) {
+                Some(refusal) => return Ok(Err(refusal)),
+                None => return Err(Error::Postgres(error)),
+            },
+        }
     }
+    Ok(Ok(answer))
 }
 
-enum Failure {
-    Fields(Vec<Fault>),
-    Broken(Broken),
-    Database(postgres::Error),
-}
-
-impl From<Broken> for Failure {
-    fn from(broken: Broken) -> Failure {
-        Failure::Broken(broken)
-    }
-}
-
-impl From<postgres::Error> for Failure {
-    fn from(error: postgres::Error) -> Failure {
+impl From<postgres::Error> for Failure<postgres::Error> {
+    fn from(error: postgres::Error) -> Failure<postgres::Error> {
         Failure::Database(error)
     }
 }
 
-/// The answer; `None` when one row was asked for and there was none.
-fn attempt(session: &mut PostgresSession, plan: &Plan, values: &[Value]) -> Result<Option<Bytes>, Failure> {
-    let statement = session.prepare(&plan.sql)?;
-    let encoded = bind(&statement, plan, values)?;
+fn attempt(
+    session: &mut PostgresSession,
+    prepared: &Prepared,
+    values: &[Value],
+    one: bool,
+    stream: Option<&mut Stream>,
+) -> Result<Bytes, Failure<postgres::Error>> {
+    let statement = session.prepare(&prepared.text)?;
+    let encoded = bind(&statement, prepared, values)?;
     let params: Vec<&(dyn ToSql + Sync)> = encoded.iter().map(|value| value as _).collect();
     if statement.columns().is_empty() {
-        return Ok(affected(session.execute(&plan.sql, &params)?, plan.one));
+        return affected(session.execute(&prepared.text, &params)?, one).ok_or(Failure::NoRow);
     }
     let shapes = shapes(&statement)?;
     let columns = statement.columns().iter().map(|column| column.name());
-    let mut json = Rows::new(columns, plan.one)?;
-    for row in session.query(&plan.sql, &params)? {
-        json.begin_row()?;
-        write_row(&row, &shapes, &mut json)?;
-        if json.end_row()? {
-            break;
+    let mut json = Rows::new(columns, one, stream)?;
+    let mut is_done = false;
+    session.each(&prepared.text, &params, |row| {
+        // With `one`, what follows the first row is read and left out.
+        if !is_done {
+            json.begin_row()?;
+            write_row(row, &shapes, &mut json)?;
+            is_done = json.end_row()?;
         }
-    }
-    Ok(json.finish())
+        Ok::<(), Failure<postgres::Error>>(())
+    })?;
+    json.finish()?.ok_or(Failure::NoRow)
 }
 
 /// Encodes every value, so that the client hears of all that do not fit.
-fn bind(statement: &Statement, plan: &Plan, values: &[Value]) -> Result<Vec<Encoded>, Failure> {
+fn bind(
+    statement: &Statement,
+    prepared: &Prepared,
+    values: &[Value],
+) -> Result<Vec<Encoded>, Failure<postgres::Error>> {
     let types = statement.params();
-    if types.len() != values.len() {
+    if types.len() != prepared.picks.len() {
         return Err(Broken(format!(
             "the statement has {} parameters instead of {}",
             types.len(),
-            values.len()
+            prepared.picks.len()
         ))
         .into());
     }
-    let (mut encoded, mut faults) = (Vec::with_capacity(values.len()), Vec::new());
-    for ((value, name), kind) in values.iter().zip(&plan.names).zip(types) {
+    let (mut encoded, mut faults) = (Vec::with_capacity(types.len()), Vec::new());
+    for ((value, name), kind) in prepared.picked(values).zip(&prepared.names).zip(types) {
         match Encoded::new(value, kind) {
             Ok(bytes) => encoded.push(bytes),
             Err(Misfit::Value(message)) => faults.push(Fault { field: name.clone(), message }),
-            Err(Misfit::Type(cast)) => {
-                return Err(Broken(format!(
-                    "the server takes :{name} for {kind}, which its declared type does not fit; \
-                     write :{name}::{cast}::{kind}"
-                ))
-                .into());
-            }
+            Err(Misfit::Type(cast)) => return Err(Broken(misfit(name, kind, cast)).into()),
         }
     }
     if faults.is_empty() { Ok(encoded) } else { Err(Failure::Fields(faults)) }
+}
+
+fn misfit(name: &str, kind: &Type, cast: &str) -> String {
+    format!(
+        "the server takes :{name} for {kind}, which its declared type does not fit; write :{name}::{cast}::{kind}"
+    )
 }
 
 fn shapes(statement: &Statement) -> Result<Vec<Shape>, Broken> {
@@ -118,7 +128,7 @@ fn shapes(statement: &Statement) -> Result<Vec<Shape>, Broken> {
     statement.columns().iter().map(shape).collect()
 }
 
-fn write_row(row: &Row, shapes: &[Shape], json: &mut Rows) -> Result<(), Failure> {
+fn write_row(row: &Row, shapes: &[Shape], json: &mut Rows<'_>) -> Result<(), Failure<postgres::Error>> {
     for (index, shape) in shapes.iter().enumerate() {
         let out = json.value();
         match row.try_get::<_, Option<Raw<'_>>>(index)? {
@@ -129,6 +139,16 @@ fn write_row(row: &Row, shapes: &[Shape], json: &mut Rows) -> Result<(), Failure
         }
     }
     Ok(())
+}
+
+/// What of an error is the request's doing; it is logged either way.
+pub(super) fn judge(error: &postgres::Error, place: &str) -> Option<Refusal> {
+    let refusal = refusal(error);
+    match refusal {
+        Some(_) => log::debug!("the database refused values place={place} error={}", message(error)),
+        None => log::error!("a route's statement failed place={place} error={}", message(error)),
+    }
+    refusal
 }
 
 /// What of the server's errors is the request's doing; the rest is ours. Source: PostgreSQL 15, appendix A.
