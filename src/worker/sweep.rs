@@ -63,9 +63,7 @@ fn stuck(settings: &Settings, worker: &Worker) -> Option<&'static str> {
     }
     let grace = request_timeout.max(SHORTEST_GRACE);
     // A route may have a limit where the server has none.
-    worker
-        .call_outlived_its_request(grace)
-        .then_some("\"a blocking call did not come back after request_timeout\"")
+    worker.call_outlived_its_request(grace).then_some("\"a blocking call outlived its request\"")
 }
 
 /// Why the worker has served long enough.

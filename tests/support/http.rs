@@ -185,6 +185,15 @@ impl Connection {
         }
     }
 
+    /// Whether the head of an answer has begun to arrive; takes no byte of it.
+    pub fn has_head(&self) -> bool {
+        let fd = match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        };
+        recv(fd.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Ok(1)
+    }
+
     /// Waits until the server closes and fails on any further byte. A reset counts as closed.
     pub fn read_end(&mut self) -> Result<(), Failure> {
         if !self.buffer.is_empty() {

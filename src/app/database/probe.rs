@@ -12,7 +12,13 @@ use std::time::Duration;
 /// How long to wait for somebody who has locked the file.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
-pub(crate) enum Probe {
+pub(crate) struct Probe {
+    pub(crate) session: Session,
+    /// The setup script has run.
+    pub(crate) is_set_up: bool,
+}
+
+pub(crate) enum Session {
     Postgres(Box<PostgresSession>),
     Sqlite(SqliteSession),
 }
@@ -22,18 +28,21 @@ pub(crate) enum Probe {
 /// # Errors
 /// Why the database cannot be looked at; it is no fault of the settings.
 pub(crate) fn open(settings: &Settings) -> Result<Option<Probe>, String> {
-    Ok(Some(match &settings.database.url {
+    let mut is_set_up = false;
+    let session = match &settings.database.url {
         None => return Ok(None),
         Some(DatabaseUrl::Postgres(url)) => {
             let dialer = Dialer::new(url, &format!("{}/check", settings.proc_name))?;
             let client = dialer.dial(&Arc::new(Contact::default())).map_err(|error| describe(&error))?;
-            Probe::Postgres(Box::new(PostgresSession::new(client, &dialer)))
+            Session::Postgres(Box::new(PostgresSession::new(client, &dialer)))
         }
+        Some(DatabaseUrl::Sqlite(path)) if path.exists() => Session::Sqlite(SqliteSession::new(read_only(path)?)),
         Some(DatabaseUrl::Sqlite(path)) => {
-            let connection = if path.exists() { read_only(path) } else { in_memory(path, settings) };
-            Probe::Sqlite(SqliteSession::new(connection?))
+            is_set_up = true;
+            Session::Sqlite(SqliteSession::new(in_memory(path, settings)?))
         }
-    }))
+    };
+    Ok(Some(Probe { session, is_set_up }))
 }
 
 fn read_only(path: &Path) -> Result<Connection, String> {

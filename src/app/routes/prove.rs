@@ -2,7 +2,7 @@
 //! do not fit. For `--check-config` alone: it blocks. Not here: what can be told without a database (`check`).
 
 use super::sql::{self, Dialect, Prepared, Unproved};
-use crate::app::database::probe::{self, Probe};
+use crate::app::database::probe::{self, Session};
 use crate::config::{Param, Settings};
 
 /// What came of it.
@@ -29,17 +29,18 @@ pub(crate) fn prove(settings: &Settings) -> Proof {
             return proof;
         }
     };
-    let dialect = match &probe {
-        Probe::Postgres(_) => Dialect::Postgres,
-        Probe::Sqlite(_) => Dialect::Sqlite,
+    let dialect = match &probe.session {
+        Session::Postgres(_) => Dialect::Postgres,
+        Session::Sqlite(_) => Dialect::Sqlite,
     };
+    let is_to_come = settings.database.setup.is_some() && !probe.is_set_up;
     for (route, query) in settings.routes.iter().filter_map(|route| Some((route, route.kind.query()?))) {
         let params = sql::params(query);
         for statement in sql::prepared(route, query, dialect).expect("check read the sql") {
-            let tried = try_one(&mut probe, &statement, &params);
+            let tried = try_one(&mut probe.session, &statement, &params);
             let Err(Unproved { line, what, may_come }) = tried else { continue };
             let message = format!("{}: {what}", below(&statement.place, line));
-            if may_come && settings.database.setup.is_some() {
+            if may_come && is_to_come {
                 proof.warnings.push(format!("{message}; the setup script may make it"));
             } else {
                 proof.problems.push(message);
@@ -49,10 +50,10 @@ pub(crate) fn prove(settings: &Settings) -> Proof {
     proof
 }
 
-fn try_one(probe: &mut Probe, statement: &Prepared, params: &[Param]) -> Result<(), Unproved> {
-    match probe {
-        Probe::Postgres(session) => sql::prove_on_postgres(session, statement, params),
-        Probe::Sqlite(session) => sql::prove_on_sqlite(session, statement),
+fn try_one(session: &mut Session, statement: &Prepared, params: &[Param]) -> Result<(), Unproved> {
+    match session {
+        Session::Postgres(session) => sql::prove_on_postgres(session, statement, params),
+        Session::Sqlite(session) => sql::prove_on_sqlite(session, statement),
     }
 }
 
