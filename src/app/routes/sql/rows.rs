@@ -24,7 +24,7 @@ pub(super) enum Halt {
     Gone,
     /// Too many streams are under way.
     Busy,
-    /// The client did not take what was sent.
+    /// The client did not take what was sent, or there was no end of it.
     TooSlow,
 }
 
@@ -70,7 +70,7 @@ impl Halt {
                 Refusal::Busy
             }
             Halt::TooSlow => {
-                log::warn!("an answer was given up reason=\"the client was too slow\" place={place}");
+                log::warn!("an answer was given up reason=\"it was not taken in time\" place={place}");
                 Refusal::Late
             }
             Halt::Gone => {

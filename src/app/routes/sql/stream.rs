@@ -5,8 +5,8 @@
 //! sent with what there is, and then each `CHUNK` as soon as the client has taken the ones before. Meanwhile the statement
 //! holds its thread and its connection, so
 //! - only half of the threads may be taken that way, at least one; beyond that it is a 503,
-//! - a client that takes nothing for `STALL` is cut off, and so is one that is not done when the call has run for most of
-//!   `timeout`; a call that ran longer would have its worker replaced,
+//! - a client that takes nothing for `STALL` is cut off, and so is an answer that is not over when the call has run for three
+//!   quarters of `timeout`; a call that ran longer than that would have its worker replaced,
 //! - a client that goes away ends the statement at the next chunk.
 //!
 //! A failure after the head cuts the body off: it never ends as if it were whole.
@@ -43,7 +43,7 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn new(threads: usize, timeout: Duration) -> Streams {
-        let longest = if timeout.is_zero() { LONGEST } else { timeout * 9 / 10 };
+        let longest = if timeout.is_zero() { LONGEST } else { timeout * 3 / 4 };
         Streams { places: Arc::new(Semaphore::new((threads / 2).max(1))), longest }
     }
 
@@ -134,6 +134,10 @@ impl Stream {
 
     fn send(&mut self, message: Message) -> Result<(), Halt> {
         let flow = self.flow.as_ref().ok_or(Halt::Gone)?;
+        // Also where the client keeps up with rows that never end.
+        if Instant::now() >= self.until {
+            return Err(Halt::TooSlow);
+        }
         let message = match flow.sender.try_send(message) {
             Ok(()) => return Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(Halt::Gone),
