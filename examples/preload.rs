@@ -27,7 +27,7 @@ impl Model {
 }
 
 fn main() -> ExitCode {
-    App::preload(|_settings| Model::load()).run(|_worker, model: &'static Model| {
+    App::new().preload(|_settings| Model::load()).run(|_worker, model: &'static Model| {
         Router::new()
             .route("/{input}", get(async |Path(input): Path<usize>| format!("{:?}\n", model.answer(input))))
     })

@@ -37,7 +37,8 @@ pub use app::{
     Body, Cache, CacheOptions, CacheStats, Database, Deadline, Error, Isolation, MAX_TAGS, Peer, Pool,
     PostgresSession, SqliteSession, TaggedCache, TransactionOptions, Worker,
 };
-pub use serve::{App, run, run_stock};
+pub use serve::{Alone, App, Shared, run, run_stock};
+pub use worker::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};
 
 /// The examples of the documents are compiled with the tests.
 #[cfg(doctest)]
@@ -46,6 +47,8 @@ mod documents {
     struct Readme;
     #[doc = include_str!("../docs/applications.md")]
     struct Applications;
+    #[doc = include_str!("../docs/hooks.md")]
+    struct Hooks;
     #[doc = include_str!("../docs/caching.md")]
     struct Caching;
 }

@@ -1,19 +1,19 @@
 //! The one place where the parts meet: settings in, master and workers out. Not here: what any of them does.
 
+mod builder;
+
+pub use builder::{Alone, App, Shared};
+
 use crate::app::database::limit::{self, Verdict};
 use crate::app::database::setup::{Outcome, set_up};
-use crate::app::{self, Body, Worker};
-use crate::config::{AppKind, Mode, Settings, Source, Stop};
+use crate::app::{self, Worker};
+use crate::config::{AppKind, AppType, Mode, Settings, Source, Stop};
 use crate::master::{self, Accounts, Failure, Inherited, Preload, Roles, Setup, Start, Starter};
-use crate::worker::{self, BoxError};
+use crate::worker::{self, Hooks, HttpService};
 use crate::{admin, config, logging};
-use bytes::Bytes;
-use http::{Request, Response};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{self, umask};
-use std::cell::Cell;
 use std::process::ExitCode;
-use tower::Service;
 
 /// Exit codes: 0 stopped as asked, 1 a run-time failure, 2 settings, 3 never became ready.
 const FAILED: u8 = 1;
@@ -40,95 +40,33 @@ const SPARE_DESCRIPTORS: u64 = 64;
 ///
 /// # Exit codes
 /// 0 stopped as asked; 1 a run-time failure, such as an address in use; 2 settings; 3 no worker ever became ready.
-pub fn run<F, S, B>(app: F) -> ExitCode
+pub fn run<F, S>(app: F) -> ExitCode
 where
     F: Fn(Worker) -> S,
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    S: HttpService,
 {
-    serve(AppKind::Own, None, app)
-}
-
-/// An app whose workers share what was loaded before they were forked.
-///
-/// ```no_run
-/// use axum::{Router, routing::get};
-/// use std::process::ExitCode;
-///
-/// struct Model(Vec<f32>);
-///
-/// fn main() -> ExitCode {
-///     ferricorn::App::preload(|_settings| Ok::<_, std::io::Error>(Model(vec![0.5; 50_000_000]))).run(
-///         |_worker, model: &'static Model| {
-///             Router::new().route("/", get(move || async move { format!("{}\n", model.0[0]) }))
-///         },
-///     )
-/// }
-/// ```
-pub struct App<L> {
-    load: L,
-}
-
-impl<L> App<L> {
-    /// Runs `load` once for each generation of workers, at start and at each reload, in a process of its own, from which
-    /// then all workers of the generation are forked: they have one copy of it in memory, as long as they do not write to it.
-    /// It gets the settings of its generation, and runs as the workers' user.
-    ///
-    /// It may not leave threads behind, nor a runtime, nor an open database: these are lost or harmful in a fork. They belong
-    /// into the app, which each worker builds for itself. `boot_timeout` covers it together with the start of the first worker.
-    ///
-    /// # Errors
-    /// Where `load` fails, panics or leaves threads behind, a reload is refused, and a start is tried again with back-off and
-    /// given up as for a worker that cannot start.
-    pub fn preload<T, E>(load: L) -> App<L>
-    where
-        L: Fn(&Settings) -> Result<T, E>,
-        E: Into<BoxError>,
-    {
-        App { load }
-    }
-
-    /// Like [`run`]; the app gets what was loaded, which is never dropped.
-    pub fn run<T, E, F, S, B>(self, app: F) -> ExitCode
-    where
-        L: Fn(&Settings) -> Result<T, E>,
-        T: 'static,
-        E: Into<BoxError>,
-        F: Fn(Worker, &'static T) -> S,
-        S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-            + Clone
-            + Send
-            + 'static,
-        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
-        let loaded: Cell<Option<&'static T>> = Cell::new(None);
-        let load = |settings: &Settings| {
-            let value = (self.load)(settings).map_err(|error| error.into().to_string())?;
-            loaded.set(Some(Box::leak(Box::new(value))));
-            Ok(())
-        };
-        serve(AppKind::Own, Some(&load), |worker| {
-            app(worker, loaded.get().expect("workers are forked after it was loaded"))
-        })
-    }
+    App::new().run(app)
 }
 
 /// Runs the stock app: what the `[[route]]` tables of the config file declare, or a welcome page.
 pub fn run_stock() -> ExitCode {
-    serve(AppKind::Stock, None, |worker| app::routes::build(&worker))
+    let app = |worker| app::routes::build(&worker);
+    serve(&Plan { kind: AppKind::Stock, settings: None, preload: None, hooks: Hooks::default(), app })
 }
 
-fn serve<F, S, B>(kind: AppKind, preload: Option<Preload<'_>>, app: F) -> ExitCode
+/// What is served, and how.
+struct Plan<'a, F> {
+    kind: AppKind,
+    settings: Option<AppType>,
+    preload: Option<Preload<'a>>,
+    hooks: Hooks,
+    app: F,
+}
+
+fn serve<F, S>(plan: &Plan<'_, F>) -> ExitCode
 where
     F: Fn(Worker) -> S,
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    S: HttpService,
 {
     if let Some(reason) = cannot_fork() {
         eprintln!("ferricorn: {reason}");
@@ -150,7 +88,7 @@ where
             return ExitCode::from(FAILED);
         }
     };
-    let (mut source, mode) = match Source::from_env(kind) {
+    let (mut source, mode) = match Source::from_env(plan.kind) {
         Ok(started) => started,
         Err(Stop::Help(text)) => {
             print!("{text}");
@@ -158,6 +96,7 @@ where
         }
         Err(Stop::Error(error)) => return refuse(&error.to_string()),
     };
+    source.declare_app(plan.settings);
     if let Err(error) = source.enter_folder() {
         return refuse(&error.to_string());
     }
@@ -177,25 +116,21 @@ where
             println!("the settings are valid");
         }
         Mode::PrintConfig => print!("{}", settings.print()),
-        Mode::Serve => return start(&source, settings, accounts, (inherited, started), (preload, &app)),
+        Mode::Serve => return start(&source, settings, accounts, (inherited, started), plan),
     }
     ExitCode::SUCCESS
 }
 
-fn start<F, S, B>(
+fn start<F, S>(
     source: &Source,
     settings: Settings,
     accounts: Accounts,
     (mut inherited, started): (Inherited, Start),
-    app: (Option<Preload<'_>>, &F),
+    plan: &Plan<'_, F>,
 ) -> ExitCode
 where
     F: Fn(Worker) -> S,
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    S: HttpService,
 {
     let mut starter = Starter::default();
     // A successor is in the background already, and its predecessor knows it by its pid.
@@ -209,7 +144,7 @@ where
             }
         }
     }
-    match master_and_workers(source, settings, accounts, (inherited, started), app) {
+    match master_and_workers(source, settings, accounts, (inherited, started), plan) {
         Ok(()) => {
             starter.report(FAILED, "stopped before it was ready");
             ExitCode::SUCCESS
@@ -222,20 +157,16 @@ where
 }
 
 /// The error is the exit code and a message, which has been told where this process tells things.
-fn master_and_workers<F, S, B>(
+fn master_and_workers<F, S>(
     source: &Source,
     mut settings: Settings,
     accounts: Accounts,
     (inherited, started): (Inherited, Start),
-    (preload, app): (Option<Preload<'_>>, &F),
+    plan: &Plan<'_, F>,
 ) -> Result<(), (u8, String)>
 where
     F: Fn(Worker) -> S,
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    S: HttpService,
 {
     if let Some(mask) = settings.umask {
         umask(stat::Mode::from_bits_truncate(mask));
@@ -252,7 +183,7 @@ where
             fit(&mut settings);
             Ok(settings)
         },
-        preload,
+        preload: plan.preload,
         work: &|post| {
             let master::Post { slot, settings, board, listeners, offers, bell } = post;
             // On trial, a worker logs where its own settings say, and the master still where the old ones say.
@@ -262,7 +193,7 @@ where
             }
             let offers = offers.map(|offers| worker::Offers { offers, take: master::receive });
             let post = worker::Post { slot, settings, board, listeners, offers, bell };
-            worker::work(post, app, master::unblock_signals)
+            worker::work(post, &plan.hooks, &plan.app, master::unblock_signals)
         },
         admin: &|post| {
             let master::AdminPost { settings, board, listener, line } = post;

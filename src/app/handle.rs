@@ -112,6 +112,14 @@ impl Worker {
         &self.inner.settings
     }
 
+    /// What the `[app]` table of the config file says, as the type that was declared with [`App::settings`](crate::App::settings).
+    ///
+    /// # Panics
+    /// When another type was declared, or none.
+    pub fn app_settings<T: 'static>(&self) -> &T {
+        self.inner.settings.app()
+    }
+
     /// The cache called `name`, made at the first call with the capacity and time to live of `[cache]`.
     ///
     /// # Panics

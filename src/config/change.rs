@@ -31,6 +31,7 @@ impl Settings {
                 changes.taken.push(change);
             }
         }
+        changes.taken.extend(self.app.differing(&serving.app).map(|key| format!("{key} changed")));
         let (old, new) = (plain(&serving.routes), plain(&self.routes));
         if old != new {
             changes.taken.push(format!("route {} tables → {} tables", old.len(), new.len()));

@@ -1,5 +1,6 @@
 //! The config file: TOML, read into values that remember their lines. Not here: what the values should be.
 
+use super::app::{self, AppSettings, AppType};
 use super::error::Problem;
 use super::route;
 use super::table::{SETTINGS, setting};
@@ -20,6 +21,8 @@ pub(super) struct Contents {
     /// Key, value, line.
     pub(super) values: Vec<(&'static str, Raw, usize)>,
     pub(super) routes: Vec<Route>,
+    /// `None` where the file has no `[app]` table.
+    pub(super) app: Option<AppSettings>,
 }
 
 /// A file being read: where problems are, and what was found wrong so far.
@@ -70,8 +73,12 @@ impl Reader<'_> {
 }
 
 /// Reads a file. All that is wrong with its form is reported, not just the first.
-pub(super) fn read(path: &Path, environment: &Environment) -> Result<Contents, Vec<Problem>> {
-    let (contents, problems) = read_what_can_be(path, environment)?;
+pub(super) fn read(
+    path: &Path,
+    environment: &Environment,
+    app: Option<AppType>,
+) -> Result<Contents, Vec<Problem>> {
+    let (contents, problems) = read_what_can_be(path, environment, app)?;
     if problems.is_empty() { Ok(contents) } else { Err(problems) }
 }
 
@@ -79,6 +86,7 @@ pub(super) fn read(path: &Path, environment: &Environment) -> Result<Contents, V
 pub(super) fn read_what_can_be(
     path: &Path,
     environment: &Environment,
+    app: Option<AppType>,
 ) -> Result<(Contents, Vec<Problem>), Vec<Problem>> {
     let alone = |what: String| vec![Problem::new(format!("{}: {what}", path.display()))];
     let text = load(path).map_err(alone)?;
@@ -91,8 +99,8 @@ pub(super) fn read_what_can_be(
             return Err(reader.into_problems());
         }
     };
-    let mut contents = Contents { values: Vec::new(), routes: Vec::new() };
-    read_top(&mut reader, table.get_ref(), environment, &mut contents);
+    let mut contents = Contents { values: Vec::new(), routes: Vec::new(), app: None };
+    read_top(&mut reader, table.get_ref(), environment, app, &mut contents);
     contents.values.sort_by_key(|(_, _, line)| *line);
     Ok((contents, reader.into_problems()))
 }
@@ -114,6 +122,7 @@ fn read_top(
     reader: &mut Reader<'_>,
     table: &DeTable<'_>,
     environment: &Environment,
+    app: Option<AppType>,
     contents: &mut Contents,
 ) {
     for (key, value) in table {
@@ -126,6 +135,7 @@ fn read_top(
                 }
             }
             _ if name == "route" => reader.problem(offset, "route: allowed: tables, each begun by [[route]]"),
+            _ if name == "app" => contents.app = app::read_table(reader, offset, value, environment, app),
             DeValue::Table(section) if is_section => {
                 for (key, value) in section {
                     let full = format!("{name}.{}", key.get_ref());
@@ -175,14 +185,18 @@ pub(super) fn raw(value: &DeValue<'_>) -> Raw {
 /// Fills in `${NAME}` and `file:PATH`.
 fn expanded(raw: Raw, environment: &Environment) -> Result<Raw, String> {
     match raw {
-        Raw::Text(text) => match text.strip_prefix("file:") {
-            Some(path) => secret(&PathBuf::from(path)).map(Raw::Text),
-            None => filled(&text, environment).map(Raw::Text),
-        },
+        Raw::Text(text) => filled_in(&text, environment).map(Raw::Text),
         Raw::List(items) => {
             items.into_iter().map(|item| expanded(item, environment)).collect::<Result<_, _>>().map(Raw::List)
         }
         raw @ (Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) | Raw::Other(_)) => Ok(raw),
+    }
+}
+
+pub(super) fn filled_in(text: &str, environment: &Environment) -> Result<String, String> {
+    match text.strip_prefix("file:") {
+        Some(path) => secret(&PathBuf::from(path)),
+        None => filled(text, environment),
     }
 }
 

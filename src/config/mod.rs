@@ -1,6 +1,7 @@
 //! The settings of a server: what they are called, where they come from, and whether they hold.
 //! Not here: what anybody does with them.
 
+mod app;
 mod change;
 mod error;
 mod file;
@@ -13,6 +14,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use app::AppType;
 pub(crate) use change::Changes;
 pub use error::Error;
 pub use print::reference;
@@ -46,6 +48,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     pub graceful_timeout: Duration,
     pub boot_timeout: Duration,
+    /// Paths, perhaps with queries.
+    pub warm_up: Vec<String>,
     pub lame_duck: Duration,
     pub upgrade: Upgrade,
     pub keepalive: Duration,
@@ -78,6 +82,8 @@ pub struct Settings {
     pub admin: AdminSettings,
     pub templates: TemplateSettings,
     pub routes: Vec<Route>,
+    /// Of the app's own.
+    pub(crate) app: app::AppSettings,
     /// Where what is not a default comes from.
     pub(crate) origins: BTreeMap<&'static str, Origin>,
     pub(crate) warnings: Vec<String>,
@@ -226,6 +232,7 @@ impl Settings {
             request_timeout: Duration::ZERO,
             graceful_timeout: Duration::ZERO,
             boot_timeout: Duration::ZERO,
+            warm_up: Vec::new(),
             lame_duck: Duration::ZERO,
             upgrade: Upgrade::Auto,
             keepalive: Duration::ZERO,
@@ -266,6 +273,7 @@ impl Settings {
             admin: AdminSettings { bind: AdminBind::Off },
             templates: TemplateSettings { folder: None },
             routes: Vec::new(),
+            app: app::AppSettings::default(),
             origins: BTreeMap::new(),
             warnings: Vec::new(),
             file_sets_anything: false,

@@ -17,8 +17,11 @@ impl Settings {
 
     /// Every setting in force with where it comes from, as TOML; secrets are masked.
     pub fn print(&self) -> String {
-        let lines: Vec<(Option<&str>, String, String)> = self
-            .in_force()
+        let of_server = self.in_force().map(|(key, value, origin)| -> (&str, _, _) { (key, value, origin) });
+        let of_app = self.app.entries.iter();
+        let of_app = of_app.map(|entry| (entry.key.as_str(), entry.shown.clone(), entry.place.clone()));
+        let lines: Vec<(Option<&str>, String, String)> = of_server
+            .chain(of_app)
             .map(|(key, value, origin)| {
                 let (section, name) =
                     key.split_once('.').map_or((None, key), |(section, name)| (Some(section), name));

@@ -1,5 +1,6 @@
 //! Where settings come from, and who wins: defaults < file < environment < command line. Not here: what they are.
 
+use super::app::{self, AppType};
 use super::error::{Error, Problem};
 use super::file;
 use super::table::{SETTINGS, Setting, setting};
@@ -43,6 +44,7 @@ pub enum Stop {
 #[derive(Clone, Debug)]
 pub struct Source {
     kind: AppKind,
+    app: Option<AppType>,
     config: Option<PathBuf>,
     /// In ascending rank.
     flags: Vec<(&'static str, Raw, Origin)>,
@@ -70,7 +72,7 @@ impl Source {
         arguments: impl IntoIterator<Item = OsString>,
         environment: Environment,
     ) -> Result<(Source, Mode), Stop> {
-        let mut source = Source { kind, config: None, flags: Vec::new(), environment };
+        let mut source = Source { kind, app: None, config: None, flags: Vec::new(), environment };
         let mut mode = Mode::Serve;
         if let Some(line) = source.variable(ARGUMENTS) {
             let words = split(&line).ok_or_else(|| stop(format!("{ARGUMENTS}: a quote is not closed")))?;
@@ -82,6 +84,11 @@ impl Source {
         }
         source.add(arguments, &mut mode, |flag| Origin::Flag(format!("--{flag}")))?;
         Ok((source, mode))
+    }
+
+    /// What the file's `[app]` table is to be read as; without a type there may be none.
+    pub(crate) fn declare_app(&mut self, app: Option<AppType>) {
+        self.app = app;
     }
 
     /// An empty variable counts as none.
@@ -125,8 +132,10 @@ impl Source {
     /// When the folder cannot be entered. What else is wrong is for [`Source::read`] to say.
     pub(crate) fn enter_folder(&mut self) -> Result<(), Error> {
         let mut settings = Settings::unresolved();
-        let contents =
-            self.config.as_ref().map(|path| (path, file::read_what_can_be(path, &self.environment)));
+        let contents = self
+            .config
+            .as_ref()
+            .map(|path| (path, file::read_what_can_be(path, &self.environment, self.app)));
         if let Some((path, Ok((contents, _)))) = contents {
             let chdir = contents.values.into_iter().filter(|(key, _, _)| *key == "chdir");
             for (key, raw, line) in chdir {
@@ -159,9 +168,12 @@ impl Source {
     pub fn read(&self) -> Result<Settings, Error> {
         let mut settings = Settings::unresolved();
         let mut problems = Vec::new();
+        let mut app = None;
         if let Some(path) = &self.config {
-            let contents = file::read(path, &self.environment).map_err(Error::new)?;
-            settings.file_sets_anything = !contents.values.is_empty() || !contents.routes.is_empty();
+            let contents = file::read(path, &self.environment, self.app).map_err(Error::new)?;
+            settings.file_sets_anything =
+                !contents.values.is_empty() || !contents.routes.is_empty() || contents.app.is_some();
+            app = contents.app;
             for (key, raw, line) in contents.values {
                 put(&mut settings, key, &raw, Origin::File(path.clone(), line), &mut problems);
             }
@@ -173,6 +185,14 @@ impl Source {
         }
         for (key, raw, origin) in &self.flags {
             put(&mut settings, key, raw, origin.clone(), &mut problems);
+        }
+        match (app, self.app) {
+            (Some(app), _) => settings.app = app,
+            (None, Some(declared)) => match app::without_table(declared, self.config_file()) {
+                Ok(app) => settings.app = app,
+                Err(what) => problems.push(Problem::new(what)),
+            },
+            (None, None) => {}
         }
         settings.resolve(&mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(Error::new(problems)) }

@@ -79,6 +79,8 @@ macro_rules! row {
 const DURATION: &str =
     "a duration such as 500ms, 30s, 2m or a number of seconds, up to 24h; 0 switches it off";
 const DURATION_NOT_OFF: &str = "a duration such as 500ms, 30s, 2m or a number of seconds, from 1ms to 24h";
+/// A worker that has this much to do before it may serve has too much.
+const MAX_WARM_UP: usize = 100;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn to_a_day(duration: &Duration) -> bool {
@@ -238,6 +240,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_duration,
         DURATION,
         "How long a new worker may take to become ready before it is killed."
+    ),
+    row!(
+        "warm_up",
+        None,
+        ["warm-up"],
+        "[]",
+        v::list_or_none,
+        |paths: &Vec<String>| paths.len() <= MAX_WARM_UP && paths.iter().all(|path| v::is_path(path)),
+        [warm_up],
+        v::show_list,
+        "paths that begin with /, at most 100, in an array or one comma-separated string; empty: none",
+        "Pages that a new worker asks itself for, one after the other, before it is ready: to fill caches and open connections. A panic, or a status of 500 or more, is a worker that cannot start."
     ),
     row!(
         "lame_duck",

@@ -221,6 +221,17 @@ pub(super) fn list(raw: &Raw) -> Option<Vec<String>> {
     }
 }
 
+/// A list that may be empty.
+pub(super) fn list_or_none(raw: &Raw) -> Option<Vec<String>> {
+    if raw.text() == Some("") { Some(Vec::new()) } else { list(raw) }
+}
+
+/// A path, perhaps with a query, as it would stand in a request line.
+pub(super) fn is_path(text: &str) -> bool {
+    text.starts_with('/')
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&byte))
+}
+
 impl FromStr for Bind {
     type Err = ();
 
@@ -374,6 +385,11 @@ pub(super) fn show_url(url: &Option<DatabaseUrl>) -> String {
 pub(super) fn show_binds(binds: &[Bind]) -> String {
     let binds: Vec<String> = binds.iter().map(|bind| quoted(&bind.to_string())).collect();
     format!("[{}]", binds.join(", "))
+}
+
+pub(super) fn show_list(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
+    format!("[{}]", items.join(", "))
 }
 
 pub(super) fn show_admin_bind(bind: &AdminBind) -> String {

@@ -7,7 +7,9 @@ mod body;
 mod clock;
 mod connection;
 mod gate;
+mod hooks;
 mod memory;
+mod service;
 mod signals;
 mod stream;
 mod sweep;
@@ -18,7 +20,6 @@ use crate::logging;
 use crate::scoreboard::{Board, Phase, Seat, now_millis};
 use accept::HeldBy;
 use access_log::AccessLog;
-use bytes::Bytes;
 use connection::Connections;
 use http::{Request, Response};
 use signals::{Asked, Signals};
@@ -32,6 +33,9 @@ use std::time::{Duration, Instant};
 use stream::Listener;
 use tokio::sync::watch;
 use tower::Service;
+
+pub(crate) use hooks::{Hooks, Moment};
+pub use service::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};
 
 /// How long a stopping worker goes on accepting what the listeners' queues still hold.
 const LAST_ACCEPTS: Duration = Duration::from_millis(100);
@@ -119,11 +123,12 @@ impl Floor {
 }
 
 /// Serves until told to leave; returns the process's exit code. `unblock` lets signals through, once handlers stand.
-pub(crate) fn work<S, B>(post: Post, app: impl FnOnce(Worker) -> S, unblock: fn()) -> i32
-where
-    S: App<B>,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
+pub(crate) fn work<S: HttpService>(
+    post: Post,
+    hooks: &Hooks,
+    app: impl FnOnce(Worker) -> S,
+    unblock: fn(),
+) -> i32 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -134,7 +139,8 @@ where
     let result = runtime.and_then(|runtime| {
         logging::log_panics();
         let worker = Worker::new(post.slot, Arc::new(post.settings.clone()), post.board);
-        runtime.block_on(live(post, worker.clone(), app, unblock))?;
+        runtime.block_on(live(post, worker.clone(), hooks, app, unblock))?;
+        hooks.run(Moment::Exit, &worker);
         worker.shut_down();
         Ok(())
     });
@@ -147,21 +153,20 @@ where
     }
 }
 
-async fn live<S, B>(
+async fn live<S: HttpService>(
     post: Post,
     worker: Worker,
+    hooks: &Hooks,
     app: impl FnOnce(Worker) -> S,
     unblock: fn(),
-) -> io::Result<()>
-where
-    S: App<B>,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
+) -> io::Result<()> {
     let mut signals = Signals::listen(post.bell.try_clone()?)?;
     unblock();
     let listeners = post.listeners.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
     let access_log = AccessLog::open(&post.settings.accesslog)?;
+    hooks.run(Moment::Starting, &worker);
     let service = app(worker.clone());
+    hooks.warm_up(&worker, &service).await.map_err(io::Error::other)?;
     let Settings { max_requests, max_requests_jitter, max_worker_age, max_worker_memory, .. } = post.settings;
     let max_age = max_worker_age.as_millis() as u64;
     let floor = Arc::new(Floor {
@@ -193,13 +198,20 @@ where
     tokio::spawn(sweep::sweep(floor.clone(), worker.clone()));
     signals.booted();
     floor.show(Phase::Serving);
+    hooks.run(Moment::Ready, &worker);
 
     while let Asked::ReopenLogs = signals.next().await {
         reopen(&floor);
     }
     if signals.last() == Asked::Drain {
+        floor.draining.store(true, Ordering::Relaxed);
+        floor.show(Phase::Draining);
+        hooks.run(Moment::Draining, &worker);
         worker.begin_to_drain();
         drain(&floor, &mut signals, &stop_accepting, accepting).await;
+    }
+    if signals.last() == Asked::Leave {
+        hooks.run(Moment::Aborting, &worker);
     }
     if let Some(access_log) = &floor.access_log {
         access_log.flush();
@@ -214,8 +226,6 @@ async fn drain(
     stop_accepting: &watch::Sender<bool>,
     accepting: Vec<tokio::task::JoinHandle<()>>,
 ) {
-    floor.draining.store(true, Ordering::Relaxed);
-    floor.show(Phase::Draining);
     stop_accepting.send_replace(true);
     let finished = async {
         for task in accepting {

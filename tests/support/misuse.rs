@@ -38,7 +38,7 @@ fn preload() -> ExitCode {
         }
         Ok::<_, std::io::Error>(format!("{} {}", std::fs::read_to_string("value")?, std::process::id()))
     };
-    ferricorn::App::preload(load).run(|_worker, value: &'static String| {
+    ferricorn::App::new().preload(load).run(|_worker, value: &'static String| {
         Router::new().route("/echo", get(echo)).route("/", get(async || sign(value.clone())))
     })
 }

@@ -12,7 +12,7 @@ struct Part {
 }
 
 const TABLE: [Part; 7] = [
-    Part { name: "config", parts: &[], crates: &["clap", "log", "strsim", "toml"] },
+    Part { name: "config", parts: &[], crates: &["clap", "log", "serde", "serde_ignored", "strsim", "toml"] },
     Part { name: "scoreboard", parts: &[], crates: &["nix", "siphasher"] },
     Part { name: "logging", parts: &["config"], crates: &["log", "nix", "time"] },
     Part {

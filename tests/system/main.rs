@@ -18,6 +18,7 @@ mod daemon;
 mod database;
 mod deadline;
 mod fork_failure;
+mod hooks;
 mod inherited;
 mod limits;
 mod main_job;

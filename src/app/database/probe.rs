@@ -36,7 +36,9 @@ pub(crate) fn open(settings: &Settings) -> Result<Option<Probe>, String> {
             let client = dialer.dial(&Arc::new(Contact::default())).map_err(|error| describe(&error))?;
             Session::Postgres(Box::new(PostgresSession::new(client, &dialer)))
         }
-        Some(DatabaseUrl::Sqlite(path)) if path.exists() => Session::Sqlite(SqliteSession::new(read_only(path)?)),
+        Some(DatabaseUrl::Sqlite(path)) if path.exists() => {
+            Session::Sqlite(SqliteSession::new(read_only(path)?))
+        }
         Some(DatabaseUrl::Sqlite(path)) => {
             is_set_up = true;
             Session::Sqlite(SqliteSession::new(in_memory(path, settings)?))
