@@ -31,6 +31,7 @@ mod logging;
 mod master;
 mod scoreboard;
 mod serve;
+pub mod testing;
 mod worker;
 
 pub use app::{
@@ -49,6 +50,8 @@ mod documents {
     struct Applications;
     #[doc = include_str!("../docs/hooks.md")]
     struct Hooks;
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
     #[doc = include_str!("../docs/caching.md")]
     struct Caching;
 }

@@ -75,23 +75,23 @@ impl Reader<'_> {
 /// Reads a file. All that is wrong with its form is reported, not just the first.
 pub(super) fn read(
     path: &Path,
+    text: &str,
     environment: &Environment,
     app: Option<AppType>,
 ) -> Result<Contents, Vec<Problem>> {
-    let (contents, problems) = read_what_can_be(path, environment, app)?;
+    let (contents, problems) = read_what_can_be(path, text, environment, app)?;
     if problems.is_empty() { Ok(contents) } else { Err(problems) }
 }
 
 /// What is right in a file, and what is not; an error where it is no TOML at all.
 pub(super) fn read_what_can_be(
     path: &Path,
+    text: &str,
     environment: &Environment,
     app: Option<AppType>,
 ) -> Result<(Contents, Vec<Problem>), Vec<Problem>> {
-    let alone = |what: String| vec![Problem::new(format!("{}: {what}", path.display()))];
-    let text = load(path).map_err(alone)?;
-    let mut reader = Reader { path, text: &text, problems: Vec::new() };
-    let table = match DeTable::parse(&text) {
+    let mut reader = Reader { path, text, problems: Vec::new() };
+    let table = match DeTable::parse(text) {
         Ok(table) => table,
         Err(error) => {
             let offset = error.span().map_or(0, |span| span.start);
@@ -105,6 +105,13 @@ pub(super) fn read_what_can_be(
     Ok((contents, reader.into_problems()))
 }
 
+/// The problem with a file that `load` did not read.
+pub(super) fn unread(path: &Path, what: &str) -> Problem {
+    Problem::new(format!("{}: {what}", path.display()))
+}
+
+/// # Errors
+/// When the file is none, or no text.
 pub(super) fn load(path: &Path) -> Result<String, String> {
     let data = fs::metadata(path).map_err(|error| error.to_string())?;
     if data.is_dir() {

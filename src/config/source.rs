@@ -46,6 +46,8 @@ pub struct Source {
     kind: AppKind,
     app: Option<AppType>,
     config: Option<PathBuf>,
+    /// In place of what is in the file.
+    text: Option<String>,
     /// In ascending rank.
     flags: Vec<(&'static str, Raw, Origin)>,
     environment: Environment,
@@ -72,7 +74,7 @@ impl Source {
         arguments: impl IntoIterator<Item = OsString>,
         environment: Environment,
     ) -> Result<(Source, Mode), Stop> {
-        let mut source = Source { kind, app: None, config: None, flags: Vec::new(), environment };
+        let mut source = Source { kind, app: None, config: None, text: None, flags: Vec::new(), environment };
         let mut mode = Mode::Serve;
         if let Some(line) = source.variable(ARGUMENTS) {
             let words = split(&line).ok_or_else(|| stop(format!("{ARGUMENTS}: a quote is not closed")))?;
@@ -84,6 +86,12 @@ impl Source {
         }
         source.add(arguments, &mut mode, |flag| Origin::Flag(format!("--{flag}")))?;
         Ok((source, mode))
+    }
+
+    /// Of a text, as it would stand in a file.
+    pub(crate) fn of_text(kind: AppKind, text: String, environment: Environment) -> Source {
+        let config = Some(PathBuf::from("settings"));
+        Source { kind, app: None, config, text: Some(text), flags: Vec::new(), environment }
     }
 
     /// What the file's `[app]` table is to be read as; without a type there may be none.
@@ -132,11 +140,12 @@ impl Source {
     /// When the folder cannot be entered. What else is wrong is for [`Source::read`] to say.
     pub(crate) fn enter_folder(&mut self) -> Result<(), Error> {
         let mut settings = Settings::unresolved();
-        let contents = self
-            .config
-            .as_ref()
-            .map(|path| (path, file::read_what_can_be(path, &self.environment, self.app)));
-        if let Some((path, Ok((contents, _)))) = contents {
+        let text = self.config.as_ref().and_then(|path| Some((path, file::load(path).ok()?)));
+        let contents = text.and_then(|(path, text)| {
+            let read = file::read_what_can_be(path, &text, &self.environment, self.app).ok()?;
+            Some((path, read.0))
+        });
+        if let Some((path, contents)) = contents {
             let chdir = contents.values.into_iter().filter(|(key, _, _)| *key == "chdir");
             for (key, raw, line) in chdir {
                 put(&mut settings, key, &raw, Origin::File(path.clone(), line), &mut Vec::new());
@@ -170,7 +179,9 @@ impl Source {
         let mut problems = Vec::new();
         let mut app = None;
         if let Some(path) = &self.config {
-            let contents = file::read(path, &self.environment, self.app).map_err(Error::new)?;
+            let text = self.text.clone().map_or_else(|| file::load(path), Ok);
+            let text = text.map_err(|what| Error::new(vec![file::unread(path, &what)]))?;
+            let contents = file::read(path, &text, &self.environment, self.app).map_err(Error::new)?;
             settings.file_sets_anything =
                 !contents.values.is_empty() || !contents.routes.is_empty() || contents.app.is_some();
             app = contents.app;

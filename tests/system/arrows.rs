@@ -11,7 +11,7 @@ struct Part {
     crates: &'static [&'static str],
 }
 
-const TABLE: [Part; 7] = [
+const TABLE: [Part; 8] = [
     Part { name: "config", parts: &[], crates: &["clap", "log", "serde", "serde_ignored", "strsim", "toml"] },
     Part { name: "scoreboard", parts: &[], crates: &["nix", "siphasher"] },
     Part { name: "logging", parts: &["config"], crates: &["log", "nix", "time"] },
@@ -65,6 +65,21 @@ const TABLE: [Part; 7] = [
             "signal_hook",
             "slab",
             "time",
+            "tokio",
+            "tower",
+        ],
+    },
+    Part {
+        name: "testing",
+        parts: &["app", "config", "scoreboard", "worker"],
+        crates: &[
+            "bytes",
+            "http",
+            "http_body",
+            "http_body_util",
+            "nix",
+            "serde",
+            "serde_json",
             "tokio",
             "tower",
         ],

@@ -43,6 +43,7 @@ mod stock_stream;
 mod stop;
 mod storm;
 mod systemd;
+mod testing;
 mod timeouts;
 mod upgrade;
 mod websocket;
