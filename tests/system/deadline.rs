@@ -48,7 +48,7 @@ fn a_call_that_does_not_come_back_has_its_worker_replaced() {
     let old = server.worker();
     assert_eq!(server.get("/block?ms=60000").status, 504);
     let retiring = server.wait(Said::Retiring);
-    assert!(retiring.raw.contains("request_timeout"), "{}", retiring.raw);
+    assert!(retiring.raw.contains("outlived its request"), "{}", retiring.raw);
     let new = server.wait_count(Said::Ready, 2).number("pid");
     server.wait_about(Said::Draining, old);
     eventually(busy(seconds(2)), "the thread cannot be ended, so the process is", || !proc::is_alive(old));

@@ -87,7 +87,7 @@ impl Checkout {
         true
     }
 
-    pub(super) fn has_left(&self) -> bool {
+    pub(crate) fn has_left(&self) -> bool {
         matches!(*self.lock(), Stage::Left)
     }
 

@@ -273,7 +273,7 @@ impl Work {
 }
 
 /// How a database runs a plan.
-type Run<C> = fn(&mut C, &Plan, &[Value], Option<&mut Stream>) -> Result<Outcome, Error>;
+type Run<C> = fn(&mut C, &Checkout, &Plan, &[Value], Option<&mut Stream>) -> Result<Outcome, Error>;
 
 impl Plan {
     /// Runs the statements, in a transaction if there are several. What they make out of date is invalidated afterwards,
@@ -291,7 +291,7 @@ impl Plan {
             let _afterwards = self.invalidation.at_the_end();
             if self.statements.len() == 1 {
                 let mut stream = opening.map(stream::Opening::start);
-                run(session, self, values, stream.as_mut())?
+                run(session, call, self, values, stream.as_mut())?
             } else {
                 self.run_all(session, call, values, run)?
             }
@@ -313,7 +313,7 @@ impl Plan {
         let mut commits = false;
         let outcome = session.transact(call, |session| {
             let outcome =
-                run(session, self, values, None)?.map_err(|refusal| Error::other(RolledBack(refusal)));
+                run(session, call, self, values, None)?.map_err(|refusal| Error::other(RolledBack(refusal)));
             commits = outcome.is_ok();
             outcome
         });
@@ -324,7 +324,7 @@ impl Plan {
                 Err(error) => Err(Error::Other(error)),
             },
             // What is checked at the end of a transaction alone.
-            Err(error) if commits => C::judge(&error, &self.place).map(Err).ok_or(error),
+            Err(error) if commits => C::judge(&error, &self.place, call).map(Err).ok_or(error),
             Err(error) => Err(error),
         }
     }
@@ -357,7 +357,7 @@ trait Transact: Sized {
     ) -> Result<T, Error>;
 
     /// What of an error is the request's doing.
-    fn judge(error: &Error, place: &str) -> Option<Refusal>;
+    fn judge(error: &Error, place: &str, call: &Checkout) -> Option<Refusal>;
 }
 
 impl Transact for PostgresSession {
@@ -369,8 +369,8 @@ impl Transact for PostgresSession {
         in_transaction(self, TransactionOptions::new(), call, work)
     }
 
-    fn judge(error: &Error, place: &str) -> Option<Refusal> {
-        if let Error::Postgres(error) = error { postgres::judge(error, place) } else { None }
+    fn judge(error: &Error, place: &str, call: &Checkout) -> Option<Refusal> {
+        if let Error::Postgres(error) = error { postgres::judge(error, place, call) } else { None }
     }
 }
 
@@ -383,8 +383,8 @@ impl Transact for SqliteSession {
         in_transaction(self, TransactionOptions::new(), call, work)
     }
 
-    fn judge(error: &Error, place: &str) -> Option<Refusal> {
-        if let Error::Sqlite(error) = error { sqlite::judge(error, place) } else { None }
+    fn judge(error: &Error, place: &str, call: &Checkout) -> Option<Refusal> {
+        if let Error::Sqlite(error) = error { sqlite::judge(error, place, call) } else { None }
     }
 }
 

@@ -4,6 +4,7 @@
 use super::rows::{Broken, Failure, Rows, affected, write_float, write_text};
 use super::stream::Stream;
 use super::{Plan, Prepared, Unproved};
+use crate::app::database::Checkout;
 use crate::app::routes::refusal::Refusal;
 use crate::app::routes::value::Value;
 use crate::app::{Error, SqliteSession};
@@ -15,6 +16,7 @@ use std::io::Write;
 /// Runs the plan with these values. `Err` is the connection's or the database's trouble, for the pool to judge.
 pub(super) fn run(
     session: &mut SqliteSession,
+    call: &Checkout,
     plan: &Plan,
     values: &[Value],
     mut stream: Option<&mut Stream>,
@@ -29,7 +31,7 @@ pub(super) fn run(
             Err(Failure::Fields(faults)) => return Ok(Err(Refusal::Fields(faults))),
             Err(Failure::NoRow) => return Ok(Err(Refusal::NotFound)),
             Err(Failure::Halt(halt)) => return Ok(Err(halt.refusal(&statement.place))),
-            Err(Failure::Database(error)) => match judge(&error, &statement.place) {
+            Err(Failure::Database(error)) => match judge(&error, &statement.place, call) {
                 Some(refusal) => return Ok(Err(refusal)),
                 None => return Err(Error::Sqlite(error)),
             },
@@ -81,10 +83,12 @@ fn attempt(
 }
 
 /// What of an error is the request's doing; it is logged either way.
-pub(super) fn judge(error: &rusqlite::Error, place: &str) -> Option<Refusal> {
+pub(super) fn judge(error: &rusqlite::Error, place: &str, call: &Checkout) -> Option<Refusal> {
     let refusal = refusal(error);
     match refusal {
         Some(_) => log::debug!("the database refused values place={place} error={:?}", error.to_string()),
+        // It was cancelled, or fell over what that left behind.
+        None if call.has_left() => log::debug!("a route's statement was given up place={place}"),
         None => log::error!("a route's statement failed place={place} error={:?}", error.to_string()),
     }
     refusal

@@ -10,6 +10,7 @@ mod shape;
 use super::rows::{Broken, Failure, Rows, affected};
 use super::stream::Stream;
 use super::{Plan, Prepared};
+use crate::app::database::Checkout;
 use crate::app::routes::refusal::{Fault, Refusal};
 use crate::app::routes::value::Value;
 use crate::app::{Error, PostgresSession};
@@ -26,6 +27,7 @@ pub(in crate::app::routes) use prove::prove;
 /// Runs the plan with these values. `Err` is the connection's or the database's trouble, for the pool to judge.
 pub(super) fn run(
     session: &mut PostgresSession,
+    call: &Checkout,
     plan: &Plan,
     values: &[Value],
     mut stream: Option<&mut Stream>,
@@ -40,7 +42,7 @@ pub(super) fn run(
             Err(Failure::Fields(faults)) => return Ok(Err(Refusal::Fields(faults))),
             Err(Failure::NoRow) => return Ok(Err(Refusal::NotFound)),
             Err(Failure::Halt(halt)) => return Ok(Err(halt.refusal(&statement.place))),
-            Err(Failure::Database(error)) => match judge(&error, &statement.place) {
+            Err(Failure::Database(error)) => match judge(&error, &statement.place, call) {
                 Some(refusal) => return Ok(Err(refusal)),
                 None => return Err(Error::Postgres(error)),
             },
@@ -142,10 +144,12 @@ fn write_row(row: &Row, shapes: &[Shape], json: &mut Rows<'_>) -> Result<(), Fai
 }
 
 /// What of an error is the request's doing; it is logged either way.
-pub(super) fn judge(error: &postgres::Error, place: &str) -> Option<Refusal> {
+pub(super) fn judge(error: &postgres::Error, place: &str, call: &Checkout) -> Option<Refusal> {
     let refusal = refusal(error);
     match refusal {
         Some(_) => log::debug!("the database refused values place={place} error={}", message(error)),
+        // It was cancelled, or fell over what that left behind.
+        None if call.has_left() => log::debug!("a route's statement was given up place={place}"),
         None => log::error!("a route's statement failed place={place} error={}", message(error)),
     }
     refusal
