@@ -7,9 +7,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
-use ferricorn::{Body, Cache, Database, Deadline, Error, Worker};
+use ferricorn::{Body, Cache, CacheTags, Database, Deadline, Error, ResponseCacheOptions, Worker};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,6 +36,7 @@ struct Probe {
 }
 
 fn app(worker: Worker) -> Router {
+    let pages = worker.response_cache("pages", ResponseCacheOptions::new(Duration::from_secs(3600)));
     let probe = Probe { cache: worker.cache("probe"), loads: Arc::default(), worker };
     Router::new()
         .route("/", any(async || "This is Ferricorn's probe.\n"))
@@ -52,6 +53,7 @@ fn app(worker: Worker) -> Router {
         .route("/env", get(env))
         .route("/cached", get(cached))
         .route("/value", get(value).post(set_value))
+        .route("/page", get(page).layer(pages))
         .route("/db", get(db))
         .route("/db/sleep", get(db_sleep))
         .route("/db/error", get(db_error))
@@ -269,6 +271,14 @@ async fn value(State(probe): State<Probe>) -> Result<String, Error> {
     };
     let value: u64 = probe.cache.tagged([VALUE_TAG]).get_or_load(VALUE_KEY.to_owned(), load).await?;
     Ok(value.to_string())
+}
+
+/// The shared value as a page, which the response cache keeps until the value's tag is invalidated.
+async fn page(State(probe): State<Probe>) -> Result<(Extension<CacheTags>, String), Error> {
+    let value = probe.worker.blocking(|| std::fs::read_link(VALUE_LINK)).await?;
+    let value = value.map_or_else(|_| "0".to_owned(), |value| value.to_string_lossy().into_owned());
+    probe.loads.fetch_add(1, Relaxed);
+    Ok((Extension(CacheTags::new([VALUE_TAG])), value))
 }
 
 #[derive(Deserialize)]

@@ -35,8 +35,9 @@ pub mod testing;
 mod worker;
 
 pub use app::{
-    Body, Cache, CacheOptions, CacheStats, Database, Deadline, Error, Isolation, MAX_TAGS, Peer, Pool,
-    PostgresSession, SqliteSession, TaggedCache, TransactionOptions, Worker,
+    Body, Cache, CacheOptions, CacheStats, CacheTags, CachedBody, CachedService, Database, Deadline, Error,
+    Isolation, MAX_TAGS, Peer, Pool, PostgresSession, ResponseCacheLayer, ResponseCacheOptions,
+    ResponseFuture, SqliteSession, TaggedCache, TransactionOptions, Worker,
 };
 pub use serve::{Alone, App, Shared, run, run_stock};
 pub use worker::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};

@@ -2,7 +2,10 @@
 
 use super::blocking::Threads;
 use super::cache::{Invalidation, tag_slot};
-use super::{Cache, CacheOptions, Database, Error, Pool, PostgresSession, SqliteSession};
+use super::{
+    Cache, CacheOptions, Database, Error, Pool, PostgresSession, ResponseCacheLayer, ResponseCacheOptions,
+    SqliteSession,
+};
 use crate::config::Settings;
 use crate::scoreboard::Board;
 use std::any::{Any, type_name};
@@ -156,6 +159,27 @@ impl Worker {
     /// Has every worker forget the entries with this tag, in the caches of every name; as [`Cache::invalidate_tag`].
     pub fn invalidate_tag(&self, tag: &str) {
         self.inner.board.generations.bump(tag_slot(tag));
+    }
+
+    /// A layer that has responses served from a cache called `name`: those of an axum `Router`, of some of its routes, or of any
+    /// tower service. docs/caching.md says which are kept, and what of RFC 9111 is obeyed. Two layers of one name share their
+    /// responses, if the options for its bounds are the first one's.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use ferricorn::{ResponseCacheOptions, Worker};
+    /// use std::time::Duration;
+    ///
+    /// fn app(worker: Worker) -> Router {
+    ///     let pages = worker.response_cache("pages", ResponseCacheOptions::new(Duration::from_secs(30)));
+    ///     Router::new().route("/", get(async || "a page that takes a while\n")).layer(pages)
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    /// With more than [`MAX_TAGS`](super::MAX_TAGS) tags in the options.
+    pub fn response_cache(&self, name: &str, options: ResponseCacheOptions) -> ResponseCacheLayer {
+        ResponseCacheLayer::new(self, name, options)
     }
 
     pub(crate) fn invalidation(&self, tags: &[String]) -> Invalidation {

@@ -8,6 +8,7 @@ mod deadline;
 mod error;
 mod handle;
 mod peer;
+mod response_cache;
 pub(crate) mod routes;
 
 pub use cache::{Cache, CacheOptions, CacheStats, MAX_TAGS, TaggedCache};
@@ -16,6 +17,9 @@ pub use deadline::Deadline;
 pub use error::Error;
 pub use handle::Worker;
 pub use peer::Peer;
+pub use response_cache::{
+    CacheTags, CachedBody, CachedService, ResponseCacheLayer, ResponseCacheOptions, ResponseFuture,
+};
 
 /// The body of a request as an app receives it: axum's, so that a `Router` and any tower service for it fit.
 pub type Body = axum::body::Body;

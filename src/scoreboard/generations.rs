@@ -25,7 +25,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const SLOTS: usize = 1 << 16;
 const MAGIC: u64 = u64::from_be_bytes(*b"ferrigen");
 /// Of the form below.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
+/// How many counters there are of changes to a part of the others: few enough to note them all before a load.
+const GROUPS: usize = 256;
 
 #[repr(C, align(128))]
 struct Table {
@@ -36,6 +38,7 @@ struct Table {
     kin: AtomicU64,
     /// The generation of everything.
     all: AtomicU64,
+    groups: Group,
     generations: Generation,
     tokens: Tokens,
 }
@@ -43,6 +46,12 @@ struct Table {
 /// On cache lines of their own, apart from the above.
 #[repr(C, align(128))]
 struct Generation([AtomicU64; SLOTS]);
+
+#[repr(C, align(128))]
+struct Group([AtomicU64; GROUPS]);
+
+/// The group counters at one moment.
+pub(crate) struct Moment(Box<[u64; GROUPS]>);
 
 /// The number of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +115,8 @@ impl Generations {
 
     /// Moves one counter: what was read before is not found again by anybody.
     pub(crate) fn bump(&self, slot: Slot) {
+        // First: who sees the counter moved sees its group moved.
+        self.group(slot).fetch_add(1, Ordering::SeqCst);
         self.counter(slot).fetch_add(1, Ordering::SeqCst);
         // After the change: others who rule by now may have read what was before.
         if !self.rules() {
@@ -120,6 +131,19 @@ impl Generations {
 
     pub(crate) fn generation(&self, slot: Slot) -> u64 {
         self.counter(slot).load(Ordering::Acquire)
+    }
+
+    /// To be called before a load of which it is not known yet what it will depend on.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment(Box::new(std::array::from_fn(|group| self.table.groups.0[group].load(Ordering::Acquire))))
+    }
+
+    /// The generation that `slot` had at this moment; `None` where it may have moved since.
+    pub(crate) fn generation_at(&self, moment: &Moment, slot: Slot) -> Option<u64> {
+        // In this order: a move that the generation has in it shows in the group.
+        let generation = self.generation(slot);
+        let group = self.group(slot).load(Ordering::Acquire);
+        (group == moment.0[slot.group()]).then_some(generation)
     }
 
     /// The generation of everything; `None` while the hashes of another program count.
@@ -144,6 +168,16 @@ impl Generations {
 
     fn counter(&self, slot: Slot) -> &AtomicU64 {
         &self.table.generations.0[usize::from(slot.0)]
+    }
+
+    fn group(&self, slot: Slot) -> &AtomicU64 {
+        &self.table.groups.0[slot.group()]
+    }
+}
+
+impl Slot {
+    fn group(self) -> usize {
+        usize::from(self.0) % GROUPS
     }
 }
 
@@ -211,6 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_of_an_earlier_moment_is_known_unless_it_may_have_moved_since() {
+        let (table, _file) = Generations::make().unwrap();
+        table.bump(Slot(7));
+        let moment = table.moment();
+        assert_eq!(table.generation_at(&moment, Slot(7)), Some(1));
+        table.bump(Slot(8));
+        assert_eq!(table.generation_at(&moment, Slot(7)), Some(1), "of another group");
+        table.bump(Slot(7 + GROUPS as u16));
+        assert_eq!(table.generation_at(&moment, Slot(7)), None, "of the same group");
+        assert_eq!(table.generation_at(&table.moment(), Slot(7)), Some(1));
+        assert_eq!(table.generation_at(&moment, Slot(8)), None, "moved itself");
+    }
+
+    #[test]
     fn who_hashes_otherwise_has_no_generation_and_moves_everything() {
         let (old, _file) = Generations::make().unwrap();
         let new = old.stranger();
@@ -231,7 +279,7 @@ mod tests {
         let (table, file) = Generations::make().unwrap();
         assert!(ftruncate(&file, 0).is_err() && ftruncate(&file, 1 << 30).is_err(), "sealed");
         table.table.version.store(VERSION + 1, Ordering::Relaxed);
-        assert_eq!(Generations::adopt(&file).err(), Some("it is of another form, version 3".to_owned()));
+        assert_eq!(Generations::adopt(&file).err(), Some("it is of another form, version 4".to_owned()));
         let other = memfd_create(c"other", MFdFlags::MFD_ALLOW_SEALING).unwrap();
         assert!(Generations::adopt(&other).is_err_and(|reason| reason.contains("0 bytes")));
         ftruncate(&other, size_of::<Table>() as i64).unwrap();

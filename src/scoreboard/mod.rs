@@ -14,7 +14,7 @@ mod tokens;
 use standing::Head;
 
 pub(crate) use deaths::{Death, Deaths};
-pub(crate) use generations::{Generations, Slot, SlotHasher};
+pub(crate) use generations::{Generations, Moment, Slot, SlotHasher};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests, SeenRequest};
 pub(crate) use standing::{Reason, Standing, Tenure};
 pub(crate) use tally::{Tally, Waits};

@@ -14,8 +14,23 @@ fn set(connection: &mut Connection, value: u64, by: &str) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
+/// What is cached in each worker, and how the others are told of a change.
+#[derive(Clone, Copy)]
+struct Cached {
+    path: &'static str,
+    told_by: &'static [&'static str],
+}
+
+const VALUE: Cached = Cached { path: "/value", told_by: &["key", "tag", "clear"] };
+/// By the layer that keeps whole responses.
+const PAGE: Cached = Cached { path: "/page", told_by: &["tag"] };
+
 fn read(connection: &mut Connection) -> u64 {
-    let answer = connection.get("/value").unwrap();
+    read_at(connection, VALUE.path)
+}
+
+fn read_at(connection: &mut Connection, path: &str) -> u64 {
+    let answer = connection.get(path).unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.text().parse().unwrap()
 }
@@ -24,6 +39,10 @@ fn read(connection: &mut Connection) -> u64 {
 /// more client of each worker reads all the time, so that loads and changes overlap. Gives the stale ones among all that
 /// was read.
 fn stale_reads(server: &Server, workers: usize, from: u64, pairs: u64) -> Vec<String> {
+    stale_reads_of(VALUE, server, workers, from, pairs)
+}
+
+fn stale_reads_of(cached: Cached, server: &Server, workers: usize, from: u64, pairs: u64) -> Vec<String> {
     let mut own = server.connections_to_all(workers);
     let others = server.connections_to_all(workers);
     let (set_so_far, done) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -41,7 +60,7 @@ fn stale_reads(server: &Server, workers: usize, from: u64, pairs: u64) -> Vec<St
                     let mut stale = Vec::new();
                     while !done.load(SeqCst) {
                         let least = set_so_far.load(SeqCst);
-                        stale.extend(judge(read(&mut connection), least, pid));
+                        stale.extend(judge(read_at(&mut connection, cached.path), least, pid));
                     }
                     stale
                 })
@@ -50,11 +69,11 @@ fn stale_reads(server: &Server, workers: usize, from: u64, pairs: u64) -> Vec<St
         let mut stale = Vec::new();
         for number in 0..pairs {
             let (value, turn) = (from + number, number as usize);
-            let by = ["key", "tag", "clear"][turn / workers % 3];
+            let by = cached.told_by[turn / workers % cached.told_by.len()];
             set(&mut own[turn % workers].1, value, by);
             set_so_far.store(value, SeqCst);
             let (pid, reader) = &mut own[(turn + 1 + turn / workers % (workers - 1)) % workers];
-            stale.extend(judge(read(reader), value, *pid));
+            stale.extend(judge(read_at(reader, cached.path), value, *pid));
         }
         drop(end);
         stale.extend(readers.into_iter().flat_map(|reader| reader.join().unwrap()));
@@ -80,6 +99,27 @@ fn of_10_000_reads_after_a_write_none_is_stale() {
     let _alone = alone();
     let mut server = Program::probe().workers(3).start();
     assert_none_stale(&stale_reads(&server, 3, 1, PAIRS));
+    server.stop();
+}
+
+#[test]
+fn no_response_is_served_that_was_made_before_a_write() {
+    let _alone = alone();
+    let mut server = Program::probe().workers(3).start();
+    assert_none_stale(&stale_reads_of(PAGE, &server, 3, 1, PAIRS / 4));
+    let mut clients = server.connections_to_all(3);
+    for (pid, client) in &mut clients {
+        let [first, second] = [(); 2].map(|()| client.get("/page").unwrap());
+        assert_eq!((first.text(), second.worker()), (second.text(), *pid));
+        assert!(second.field("age").is_some(), "it is kept");
+        let etag = second.field("etag").unwrap().to_owned();
+        let known = client.request("GET", "/page", &[("if-none-match", &etag)], b"").unwrap();
+        assert_eq!((known.status, known.field("content-length")), (304, None));
+        let head = client.request("HEAD", "/page", &[], b"").unwrap();
+        let length = second.body.len().to_string();
+        assert_eq!((head.status, head.field("content-length")), (200, Some(length.as_str())));
+        assert_eq!(head.field("etag"), Some(etag.as_str()));
+    }
     server.stop();
 }
 

@@ -32,12 +32,21 @@ pub(super) struct Entry<V> {
     value: Option<V>,
     /// `None`: until it is pushed out.
     expires: Option<Instant>,
+    /// For how long it is good for others after that, while one loads.
+    stale: Duration,
     weight: usize,
     seen: Seen,
 }
 
+/// How long something is kept, where its cache's own times are not meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    pub(crate) ttl: Duration,
+    pub(crate) stale: Duration,
+}
+
 /// What was found for a key.
-pub(super) enum Found<V> {
+pub(crate) enum Found<V> {
     Fresh(Option<V>),
     /// Too old, but good enough while a new one is loaded.
     Stale(Option<V>),
@@ -63,7 +72,7 @@ impl<K: Hash + Eq, V: Clone> Entries<K, V> {
             if now < expires {
                 return Found::Fresh(entry.value.clone());
             }
-            if now.duration_since(expires) < self.options.stale {
+            if now.duration_since(expires) < entry.stale {
                 return Found::Stale(entry.value.clone());
             }
         }
@@ -72,15 +81,22 @@ impl<K: Hash + Eq, V: Clone> Entries<K, V> {
     }
 
     /// What would be kept; `None` where it would not. Not yet under any lock: weighing is the app's code.
-    pub(super) fn prepare(&self, key: &K, value: Option<V>, seen: Seen) -> Option<Entry<V>> {
+    pub(super) fn prepare(
+        &self,
+        key: &K,
+        value: Option<V>,
+        lifetime: Option<Lifetime>,
+        seen: Seen,
+    ) -> Option<Entry<V>> {
         let options = &self.options;
         let (ttl, weight) = match &value {
             Some(value) => (options.ttl, (options.weigh)(key, value)),
             None if options.absent_ttl.is_zero() => return None,
             None => (options.absent_ttl, 0),
         };
+        let Lifetime { ttl, stale } = lifetime.unwrap_or(Lifetime { ttl, stale: options.stale });
         let fits = seen.can_be_kept() && weight <= options.max_bytes;
-        fits.then(|| Entry { value, expires: expiry(ttl), weight, seen })
+        fits.then(|| Entry { value, expires: expiry(ttl), stale, weight, seen })
     }
 
     /// Puts the entry in the place of what was there before.

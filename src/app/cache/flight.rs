@@ -1,7 +1,7 @@
 //! The loads under way: one at a time for each key, and those who wait for it. Not here: what is kept of them.
 
 use super::entries::UNPOISONED;
-use super::watch::Seen;
+use super::watch::{Seen, Watch};
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -21,8 +21,11 @@ pub(super) struct Landed<V> {
 
 impl<V: Clone> Landed<V> {
     /// The value, unless the load began before something that `reader` knows to be invalidated.
-    pub(super) fn serve(&self, reader: &Seen) -> Option<Option<V>> {
-        self.seen.covers(reader).then(|| self.value.clone())
+    pub(super) fn serve(&self, reader: &Seen, watch: &Watch) -> Option<Option<V>> {
+        // What the reader knows of the tags that only the load named is not noted anywhere.
+        let covers =
+            self.seen.covers(reader) && (!self.seen.has_more_tags(reader) || watch.is_current(&self.seen));
+        covers.then(|| self.value.clone())
     }
 }
 

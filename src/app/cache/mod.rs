@@ -1,9 +1,11 @@
 //! A cache of one worker, which the other workers can invalidate: least recently used goes first, one load at a time per key.
 //! Not here: the counters by which workers agree (the scoreboard), and other workers' entries, which are their own.
 //!
-//! `watch` sees whether an entry was invalidated, `entries` keeps them within bounds, `flight` holds the loads under way.
+//! `watch` sees whether an entry was invalidated, `entries` keeps them within bounds, `fill` is the way of a load, `flight` holds
+//! those under way.
 
 mod entries;
+mod fill;
 mod flight;
 mod options;
 mod tagged;
@@ -12,11 +14,13 @@ mod watch;
 pub use options::CacheOptions;
 pub use tagged::{MAX_TAGS, TaggedCache};
 
+pub(crate) use entries::{Found, Lifetime};
+pub(crate) use fill::{Filled, Loaded};
 pub(crate) use watch::{Invalidation, tag_slot};
 
 use crate::scoreboard::{Generations, Seat, Slot};
-use entries::{Entries, Found};
-use flight::{Boarding, Flights, Landed};
+use entries::Entries;
+use flight::Flights;
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -94,7 +98,7 @@ where
     /// holds, [`Cache::get_or_load`] is the safe way.
     pub fn insert(&self, key: K, value: V) {
         let seen = self.inner.watch.see(&key, &[]);
-        let entry = self.inner.entries.prepare(&key, Some(value), seen);
+        let entry = self.inner.entries.prepare(&key, Some(value), None, seen);
         self.inner.flights.overtake(&key, || self.inner.entries.keep(key.clone(), entry));
     }
 
@@ -207,44 +211,15 @@ where
         F: FnOnce() -> L,
         L: Future<Output = Result<Option<V>, E>>,
     {
-        let inner = &*self.inner;
-        let found = inner.look_up(&key);
-        let (fresh, stale) = match found {
-            Found::Fresh(value) => (Some(value), None),
-            Found::Stale(value) => (None, Some(value)),
-            Found::Nothing => (None, None),
+        let load = || async {
+            let outcome = load().await;
+            let loaded = outcome.as_ref().ok().map(|value| Loaded::of(value.clone()));
+            (outcome, loaded)
         };
-        let fresh = fresh.filter(accept);
-        inner.count(fresh.is_some());
-        if let Some(value) = fresh {
-            return Ok(value);
+        match self.fill(key, tags, accept, None, load).await {
+            Filled::Found(value) => Ok(value),
+            Filled::Loaded(outcome) => outcome,
         }
-        // After the look: what is invalidated from here on concerns no read that has begun already.
-        let seen = inner.watch.see(&key, tags);
-        if !seen.can_be_kept() {
-            // Waiting for another's load is of no use where nothing is kept.
-            return load().await;
-        }
-        let passenger = match inner.flights.board(key, stale.filter(accept)) {
-            Boarding::Spared(value) => return Ok(value),
-            Boarding::Passenger(passenger) => passenger,
-        };
-        let mut landed = passenger.wait().await;
-        if let Some(value) = landed.as_ref().and_then(|landed| landed.serve(&seen)).filter(accept) {
-            return Ok(value);
-        }
-        // The load that we missed may have ended before we boarded.
-        if let Some(value) = inner.fresh(passenger.key()).filter(accept) {
-            return Ok(value);
-        }
-        // Before the load, so that it tells of every change that the load may have missed.
-        let seen = inner.watch.see(passenger.key(), tags);
-        let value = load().await?;
-        landed.replace(Landed { value: value.clone(), seen: seen.clone() });
-        let is_current = inner.watch.is_current(&seen);
-        let entry = inner.entries.prepare(passenger.key(), value.clone(), seen);
-        passenger.land(is_current, |key| inner.entries.keep(key, entry));
-        Ok(value)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether something was invalidated since it was read: the generations that a load saw before it began, and that still
 //! have to be the same when its value is served. docs/caching.md has the proof. Not here: the counters themselves.
 
-use crate::scoreboard::{Generations, Slot, SlotHasher};
+use crate::scoreboard::{Generations, Moment, Slot, SlotHasher};
 use std::hash::Hash;
 
 /// What a counter is of. Two things that share one by accident cost each other a miss.
@@ -80,6 +80,15 @@ impl Watch {
         }
     }
 
+    /// What was `seen`, and at the `moment` with it, of tags that the load itself has named; `None` where one of them may
+    /// have been invalidated since.
+    pub(super) fn see_late(&self, mut seen: Seen, moment: &Moment, tags: &[Slot]) -> Option<Seen> {
+        let late = tags.iter().map(|slot| Some((*slot, self.generations.generation_at(moment, *slot)?)));
+        let late: Vec<_> = late.collect::<Option<_>>()?;
+        seen.tags = seen.tags.iter().copied().chain(late).collect();
+        Some(seen)
+    }
+
     /// Whether nothing of it was invalidated since.
     pub(super) fn is_current(&self, seen: &Seen) -> bool {
         let is_same = |(slot, before): &(Slot, u64)| self.generations.generation(*slot) == *before;
@@ -98,7 +107,7 @@ impl Watch {
         self.generations.bump(self.cache);
     }
 
-    fn slot(&self, key: &(impl Hash + ?Sized)) -> Slot {
+    pub(super) fn slot(&self, key: &(impl Hash + ?Sized)) -> Slot {
         self.keys.with(key).slot()
     }
 }
@@ -108,7 +117,8 @@ impl Seen {
         self.epoch.is_some()
     }
 
-    /// Whether a load that saw this began after everything that was invalidated when `reader` looked.
+    /// Whether a load that saw this began after everything that was invalidated when `reader` looked, but for the tags that
+    /// the load named itself: of these, `has_more_tags` says whether there are any.
     pub(super) fn covers(&self, reader: &Seen) -> bool {
         let not_before =
             |(ours, theirs): (&(Slot, u64), &(Slot, u64))| ours.0 == theirs.0 && ours.1 >= theirs.1;
@@ -116,7 +126,11 @@ impl Seen {
             && self.epoch >= reader.epoch
             && self.cache >= reader.cache
             && not_before((&self.key, &reader.key))
-            && self.tags.len() == reader.tags.len()
+            && self.tags.len() >= reader.tags.len()
             && self.tags.iter().zip(&reader.tags).all(not_before)
+    }
+
+    pub(super) fn has_more_tags(&self, reader: &Seen) -> bool {
+        self.tags.len() > reader.tags.len()
     }
 }
