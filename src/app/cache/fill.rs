@@ -15,6 +15,7 @@ pub(crate) struct Loaded<V> {
     /// `None`: that of the cache.
     lifetime: Option<Lifetime>,
     late: Option<Late>,
+    is_kept: bool,
 }
 
 /// The tags that only the load could name, and the moment before it.
@@ -35,11 +36,16 @@ pub(crate) struct Before(Seen);
 
 impl<V> Loaded<V> {
     pub(super) fn of(value: Option<V>) -> Loaded<V> {
-        Loaded { value, lifetime: None, late: None }
+        Loaded { value, lifetime: None, late: None, is_kept: true }
     }
 
     pub(crate) fn lasting(value: V, lifetime: Lifetime) -> Loaded<V> {
-        Loaded { value: Some(value), lifetime: Some(lifetime), late: None }
+        Loaded { value: Some(value), lifetime: Some(lifetime), late: None, is_kept: true }
+    }
+
+    /// For those who wait, and nobody who comes later.
+    pub(crate) fn passing(value: V) -> Loaded<V> {
+        Loaded { value: Some(value), lifetime: None, late: None, is_kept: false }
     }
 
     pub(crate) fn value(&self) -> Option<&V> {
@@ -150,12 +156,14 @@ where
         // Before the load, so that it tells of every change that the load may have missed.
         let seen = inner.watch.see(passenger.key(), tags);
         let (outcome, loaded) = load().await;
-        let Some(Loaded { value, lifetime, late }) = loaded else { return Filled::Loaded(outcome) };
+        let Some(Loaded { value, lifetime, late, is_kept }) = loaded else { return Filled::Loaded(outcome) };
         let Some(seen) = inner.seen_after(seen, late) else { return Filled::Loaded(outcome) };
         landed.replace(Landed { value: value.clone(), seen: seen.clone() });
         let is_current = inner.watch.is_current(&seen);
-        let entry = inner.entries.prepare(passenger.key(), value, lifetime, seen);
-        passenger.land(is_current, |key| inner.entries.keep(key, entry));
+        if is_kept {
+            let entry = inner.entries.prepare(passenger.key(), value, lifetime, seen);
+            passenger.land(is_current, |key| inner.entries.keep(key, entry));
+        }
         Filled::Loaded(outcome)
     }
 }

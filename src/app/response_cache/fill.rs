@@ -4,7 +4,7 @@ use super::body::{Collected, collect};
 use super::date::Date;
 use super::key::{self, Key};
 use super::page::Page;
-use super::{CacheTags, CachedBody, Kept, MAX_TAGS, Shared, policy};
+use super::{CacheTags, CachedBody, Kept, Lack, MAX_TAGS, Shared, policy};
 use crate::app::cache::{Filled, Lifetime, Loaded};
 use crate::scoreboard::Slot;
 use bytes::Bytes;
@@ -27,8 +27,10 @@ type Outcome<B, E> = Result<Response<CachedBody<B>>, E>;
 struct Errand<S, R> {
     service: S,
     request: Request<R>,
-    /// As they came: without the conditions, the app's response is whole.
+    /// As they came.
     fields: HeaderMap,
+    /// The app is shown the conditions, and may answer 304; without them, its response is whole.
+    is_shown_all: bool,
 }
 
 /// A response that may be kept, by its head.
@@ -45,16 +47,17 @@ pub(super) async fn fill<S, R, B>(
     service: S,
     request: Request<R>,
     mut key: Key,
-    alone: bool,
+    lack: Lack,
 ) -> Outcome<B, S::Error>
 where
     S: Service<Request<R>, Response = Response<B>>,
     B: Body<Data = Bytes>,
 {
     let fields = request.headers().clone();
-    let mut errand = Some(Errand { service, request, fields: fields.clone() });
+    let mut errand = Some(Errand { service, request, fields: fields.clone(), is_shown_all: false });
+    let mut passes = lack == Lack::Passed;
     let mut names: Arc<[HeaderName]> = Arc::default();
-    for _ in 0..if alone { 0 } else { ROUNDS } {
+    for _ in 0..if lack == Lack::Nothing { ROUNDS } else { 0 } {
         let mut tags = shared.tags.to_vec();
         if !key.is_of_target() {
             tags.push(shared.cache.slot(&Key::new(key.of_target())));
@@ -73,10 +76,14 @@ where
                 key = key.with_variant(key::variant(&found, &fields));
                 names = found;
             }
-            Filled::Found(Some(Kept::Pass) | None) => break,
+            Filled::Found(Some(Kept::Pass) | None) => {
+                passes = true;
+                break;
+            }
         }
     }
-    let errand = errand.expect("no load has taken it");
+    let mut errand = errand.expect("no load has taken it");
+    errand.is_shown_all = passes;
     shared.run_alone(errand, &key, &names).await
 }
 
@@ -115,15 +122,22 @@ impl Shared {
         let target = Key::new(key.of_target());
         // Both before the app begins: they tell of every change that it may have missed.
         let (before, moment) = (self.cache.before(&target, &self.tags), self.cache.moment());
-        errand.request.headers_mut().remove(IF_NONE_MATCH);
-        errand.request.headers_mut().remove(IF_MODIFIED_SINCE);
+        if !errand.is_shown_all {
+            errand.request.headers_mut().remove(IF_NONE_MATCH);
+            errand.request.headers_mut().remove(IF_MODIFIED_SINCE);
+        }
         let (parts, body) = match errand.service.call(errand.request).await {
             Ok(response) => response.into_parts(),
             Err(error) => return (Err(error), None),
         };
         let Some(keepable) = self.judge(&parts) else {
-            // Who waits for an app that fails goes on waiting, and asks it in turn.
-            let pass = (!parts.status.is_server_error()).then(pass);
+            let pass = match parts.status {
+                // Who waits for an app that fails goes on waiting, and asks it in turn.
+                status if status.is_server_error() => None,
+                // Else whoever asks for what there is not could fill the cache with marks.
+                status if status.is_client_error() => Some(Loaded::passing(Kept::Pass)),
+                _ => Some(pass()),
+            };
             return (Ok(Response::from_parts(parts, CachedBody::app(body))), pass);
         };
         let body = match collect(body, self.options.max_body, self.options.max_wait).await {

@@ -23,7 +23,7 @@ use crate::scoreboard::Slot;
 use ask::{Ask, Wish};
 use bytes::Bytes;
 use http::header::HeaderName;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use key::{Key, Parts, Probe};
 use page::Page;
@@ -118,11 +118,18 @@ impl<S> Layer<S> for ResponseCacheLayer {
 /// What the cache has for a GET or HEAD.
 enum Look<B: Body> {
     Hit(Response<CachedBody<B>>),
-    /// `alone`: others are not to wait for it.
-    Miss {
-        key: Key,
-        alone: bool,
-    },
+    Miss(Key, Lack),
+}
+
+/// Why the app has to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lack {
+    /// There is nothing: one asks for all.
+    Nothing,
+    /// The request wants something newer.
+    New,
+    /// The last response was not to be kept.
+    Passed,
 }
 
 impl Shared {
@@ -140,21 +147,31 @@ impl Shared {
                 variant = varied;
             }
         }
-        let alone = match found {
+        let lack = match found {
             Found::Fresh(Some(Kept::Page(page))) if wish.accepts(|| page.times()) => {
                 self.cache.count(true);
                 return Look::Hit(page.hit(wish.is_conditional.then_some(fields)));
             }
-            Found::Fresh(Some(Kept::Page(_) | Kept::Pass)) => true,
-            Found::Fresh(Some(Kept::Varies(_)) | None) | Found::Stale(_) | Found::Nothing => wish.wants_new(),
+            Found::Fresh(Some(Kept::Pass)) => Lack::Passed,
+            Found::Fresh(Some(Kept::Page(_))) => Lack::New,
+            Found::Fresh(Some(Kept::Varies(_)) | None) | Found::Stale(_) | Found::Nothing => {
+                if wish.wants_new() { Lack::New } else { Lack::Nothing }
+            }
         };
-        Look::Miss { key: Key::new(Probe { variant: &variant, ..base }), alone }
+        Look::Miss(Key::new(Probe { variant: &variant, ..base }), lack)
+    }
+
+    /// The parameters that the app is not shown, if there are any, taken off.
+    fn shorten(&self, uri: &Uri) -> Option<Uri> {
+        key::only(uri, self.options.query.as_ref()?)
     }
 
     fn key_of_target<R>(&self, request: &Request<R>) -> Key {
         let host = if self.options.any_host { None } else { request.headers().get(http::header::HOST) };
         let host = host.map_or(&b""[..], |host| host.as_bytes());
-        Key::new(Probe { host, target: &key::normal_target(request.uri()), variant: b"" })
+        let shortened = self.shorten(request.uri());
+        let target = key::normal_target(shortened.as_ref().unwrap_or(request.uri()));
+        Key::new(Probe { host, target: &target, variant: b"" })
     }
 }
 
@@ -176,8 +193,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
-        if let Some(chosen) = &self.shared.options.query
-            && let Some(uri) = key::only(request.uri(), chosen)
+        if matches!(*request.method(), Method::GET | Method::HEAD)
+            && let Some(uri) = self.shared.shorten(request.uri())
         {
             *request.uri_mut() = uri;
         }
@@ -190,21 +207,21 @@ where
             }
             Ask::Page(wish) => match self.shared.look(&request, &wish) {
                 Look::Hit(response) => Step::Ready { response: Some(response) },
-                Look::Miss { .. } if wish.is_only_if_cached() => {
+                Look::Miss(..) if wish.is_only_if_cached() => {
                     let mut response = Response::new(CachedBody::empty());
                     *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
                     Step::Ready { response: Some(response) }
                 }
                 // Its response has no body that could be kept.
-                Look::Miss { .. } if request.method() == Method::HEAD => {
+                Look::Miss(..) if request.method() == Method::HEAD => {
                     Step::Through { future: self.inner.call(request), changed: None }
                 }
-                Look::Miss { key, alone } => {
+                Look::Miss(key, lack) => {
                     // The one that was asked whether it is ready is the one to be called.
                     let inner = self.inner.clone();
                     let service = std::mem::replace(&mut self.inner, inner);
                     let shared = Arc::clone(&self.shared);
-                    Step::Making { making: Box::pin(fill::fill(shared, service, request, key, alone)) }
+                    Step::Making { making: Box::pin(fill::fill(shared, service, request, key, lack)) }
                 }
             },
         };

@@ -55,6 +55,7 @@ fn who_has_waited_for_long_enough_asks_the_app_itself() {
             biased;
             _ = &mut stuck => panic!("nothing resolves it"),
             (one, two) = &mut others => assert!(one != two && one != "1" && two != "1"),
+            () = tokio::time::sleep(Duration::from_secs(20)) => panic!("they wait for ever"),
         }
         drop(stuck);
         assert_eq!(bench.get("/").await, "4", "theirs were not kept");
@@ -71,7 +72,32 @@ fn what_is_not_to_be_kept_is_waited_for_once_only() {
         let mut all = [one, two, three];
         all.sort();
         assert_eq!(all, ["1", "2", "3"]);
-        assert_eq!(bench.get("/").await, "4");
+        assert_eq!(bench.asked(), 3);
+        let mut both = std::pin::pin!(async { join!(get(), get()) });
+        tokio::select! {
+            biased;
+            _ = &mut both => panic!("the app yields once"),
+            () = ready(()) => assert_eq!(bench.asked(), 5, "neither waits for the other"),
+        }
+        both.await;
+    });
+    // The app may answer 304 where the cache cannot.
+    let conditional = self::bench(options(), |request, _| {
+        let asked = request.headers().contains_key("if-none-match");
+        respond(if asked { 304 } else { 200 }, &[("cache-control", "private")], "")
+    });
+    run(async {
+        let ask = async || conditional.send("GET", "/", &[("if-none-match", "\"x\"")]).await.status;
+        assert_eq!([ask().await, ask().await, ask().await], [200, 304, 304]);
+    });
+    // What there is not leaves no mark.
+    let none = self::bench(options(), |_, _| respond(404, &[], ""));
+    run(async {
+        none.get("/").await;
+        assert_eq!(none.service.shared.cache.len(), 0);
+        let get = || none.get("/");
+        join!(get(), get(), get());
+        assert_eq!((none.service.shared.cache.len(), none.asked()), (0, 4));
     });
     // As soon as it may be kept it is.
     let turns = self::bench(options(), |_, number| {
