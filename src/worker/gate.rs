@@ -1,6 +1,7 @@
 //! What a request must be before the app sees it: hyper has read it, but is laxer than RFC 9110 and RFC 9112 allow a
 //! server behind or beside others to be. Not here: timeouts.
 
+use super::target;
 use crate::config::Settings;
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 
@@ -117,8 +118,12 @@ fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
     match (uri.scheme_str(), uri.authority(), uri.path()) {
         (None, None, "*") if method == Method::OPTIONS => Ok(()),
-        (None, None, path) if path.starts_with('/') => Ok(()),
-        (Some("http" | "https"), Some(_), _) => Ok(()),
+        (None, None, path) if path.starts_with('/') && target::has_valid_bytes(uri) => Ok(()),
+        (Some("http" | "https"), Some(host), _)
+            if is_host(host.as_str().as_bytes()) && target::has_valid_bytes(uri) =>
+        {
+            Ok(())
+        }
         (_, _, _) => Err(Refusal::bad("the request target is invalid\n")),
     }
 }
@@ -227,6 +232,14 @@ mod tests {
         let table: &[(&str, &str, Given<'_>, u16)] = &[
             ("GET", "/", &[host], 200),
             ("GET", "http://a.example/", &[host], 200),
+            ("GET", "http://user@a.example/", &[host], 400),
+            ("GET", "http://a.example:99999/", &[host], 400),
+            ("GET", "http://a.example/\"", &[host], 400),
+            ("GET", "/a|[]?b=|[]^`{}\\", &[host], 200),
+            ("GET", "/a\\", &[host], 400),
+            ("GET", "/a\"", &[host], 400),
+            ("GET", "/\u{e4}", &[host], 400),
+            ("GET", "/?\u{e4}", &[host], 400),
             ("OPTIONS", "*", &[host], 200),
             ("GET", "*", &[host], 400),
             ("GET", "a.example:80", &[host], 400),

@@ -13,6 +13,7 @@ mod service;
 mod signals;
 mod stream;
 mod sweep;
+mod target;
 
 use crate::app::{Body, Worker};
 use crate::config::Settings;

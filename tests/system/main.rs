@@ -19,6 +19,7 @@ mod database;
 mod deadline;
 mod fork_failure;
 mod hooks;
+mod http_strict;
 mod inherited;
 mod limits;
 mod main_job;

@@ -33,8 +33,8 @@ impl<'a> Ask<'a> {
             let is_safe = matches!(*request.method(), Method::OPTIONS | Method::TRACE);
             return if is_safe { Ask::Through } else { Ask::Change };
         }
-        // A body is in no key.
-        if !request.body().is_end_stream() {
+        // A body is in no key, and neither is the host of an absolute target, which counts in place of the field's.
+        if !request.body().is_end_stream() || request.uri().authority().is_some() {
             return Ask::Through;
         }
         let mut wish = Wish::default();

@@ -28,6 +28,8 @@ fn which_request_is_served_from_which() {
         (("HEAD", "/a", &[]), plain, false),
         (plain, ("GET", "/b", &[]), false),
         (plain, ("GET", "/a?", &[]), false),
+        (plain, ("GET", "http://other/a", &[]), false),
+        (("GET", "http://other/a", &[]), plain, false),
         (("GET", "/a?x=1&y=2", &[]), ("GET", "/a?y=2&x=1", &[]), true),
         (("GET", "/a?x=1&x=2", &[]), ("GET", "/a?x=2&x=1", &[]), false),
         (plain, ("GET", "/a", &[("host", "other")]), false),
