@@ -17,6 +17,7 @@ mod crash;
 mod daemon;
 mod database;
 mod deadline;
+mod examples;
 mod fork_failure;
 mod hooks;
 mod http_strict;
