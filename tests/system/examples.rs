@@ -1,6 +1,9 @@
 //! The examples do what they are there to show. Not here: the websocket (websocket.rs), and what the server does about them.
 
-use crate::support::{Connection, Program, Response};
+use crate::support::{Connection, Program, Response, Server};
+use argon2::password_hash::PasswordHasher;
+use axum::response::IntoResponse;
+use axum_extra::extract::cookie::{Cookie, Key, SignedCookieJar};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -100,4 +103,133 @@ fn json_api_takes_an_order_whole_or_not_at_all() {
     assert_eq!(order(&mut client, 4, 3).status, 201, "and can be ordered");
     assert_eq!(stocks(&mut client), [0, 0]);
     server.stop();
+}
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn login() -> Program {
+    // As cheap as it may be: how long it takes is not what is tested.
+    let cheap = argon2::Params::new(argon2::Params::MIN_M_COST, 1, 1, None).unwrap();
+    let hasher = argon2::Argon2::from(cheap);
+    let hash = hasher.hash_password_with_salt(b"a long one", b"salted salt").unwrap();
+    example("login", &["server.toml"])
+        .variable("LOGIN_SECRET", SECRET)
+        .variable("LOGIN_ADA", &hash.to_string())
+}
+
+/// A browser at its simplest: one cookie, and the token of the page that it was given last.
+struct Browser<'a> {
+    server: &'a Server,
+    cookie: String,
+    csrf: String,
+}
+
+impl Browser<'_> {
+    fn at(server: &Server) -> Browser<'_> {
+        let mut browser = Browser { server, cookie: String::new(), csrf: String::new() };
+        browser.open();
+        browser
+    }
+
+    fn open(&mut self) -> String {
+        let page = self.ask("GET", "/", "");
+        assert_eq!(page.field("cache-control"), Some("no-store"));
+        let text = page.text();
+        self.csrf =
+            text.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        text
+    }
+
+    fn sign_in(&mut self, name: &str, password: &str) -> Response {
+        let form = format!("csrf={}&name={name}&password={password}", self.csrf);
+        self.ask("POST", "/sign-in", &form)
+    }
+
+    /// On a connection of its own, so that the workers take turns.
+    fn ask(&mut self, method: &str, path: &str, form: &str) -> Response {
+        let fields =
+            [("cookie", self.cookie.as_str()), ("content-type", "application/x-www-form-urlencoded")];
+        let answer = self.server.connect().request(method, path, &fields, form.as_bytes()).unwrap();
+        if let Some(cookie) = answer.field("set-cookie") {
+            self.cookie = cookie.split(';').next().unwrap().to_owned();
+        }
+        answer
+    }
+}
+
+#[test]
+fn login_signs_in_at_every_worker_and_out_again() {
+    let mut server = login().start();
+    let mut browser = Browser::at(&server);
+    let before = browser.csrf.clone();
+    let answer = browser.sign_in("ada", "a+long+one");
+    assert_eq!((answer.status, answer.field("location")), (303, Some("/")));
+    let cookie = answer.field("set-cookie").unwrap();
+    assert!(cookie.starts_with("__Host-session="), "{cookie}");
+    for flag in ["HttpOnly", "SameSite=Lax", "Secure", "Path=/"] {
+        assert!(cookie.split("; ").any(|part| part == flag), "{flag} in {cookie}");
+    }
+    for _ in 0..10 {
+        assert!(browser.open().contains("You are ada"));
+    }
+    assert_ne!(browser.csrf, before, "it is another session");
+    let form = format!("csrf={}", browser.csrf);
+    let answer = browser.ask("POST", "/sign-out", &form);
+    assert_eq!(answer.status, 303);
+    assert!(answer.field("set-cookie").unwrap().contains("__Host-session=; "), "{answer:?}");
+    assert!(browser.open().contains("Sign in"));
+    server.stop();
+}
+
+#[test]
+fn login_refuses_wrong_passwords_and_forms_of_others() {
+    let mut server = login().start();
+    let mut browser = Browser::at(&server);
+    for (name, password) in [("ada", "another+one"), ("bob", "a+long+one"), ("", "")] {
+        assert_eq!(browser.sign_in(name, password).status, 401, "{name} {password}");
+        assert!(browser.open().contains("Sign in"));
+    }
+    let foreign = Browser::at(&server).csrf;
+    let own = std::mem::replace(&mut browser.csrf, foreign);
+    assert_eq!(browser.sign_in("ada", "a+long+one").status, 403);
+    browser.csrf = String::new();
+    assert_eq!(browser.sign_in("ada", "a+long+one").status, 403);
+    browser.csrf = own;
+    assert_eq!(browser.sign_in("ada", "a+long+one").status, 303);
+    assert_eq!(browser.ask("POST", "/sign-out", "csrf=guessed").status, 403);
+    assert!(browser.open().contains("You are ada"));
+    server.stop();
+}
+
+#[test]
+fn login_trusts_only_what_it_has_signed_and_not_for_ever() {
+    let mut server = login().start();
+    let page = |secret: &str, expires: u64| {
+        let session = json!({ "user": "ada", "csrf": "x", "expires": expires }).to_string();
+        let jar = SignedCookieJar::<Key>::new(Key::from(secret.as_bytes()));
+        let jar = jar.add(Cookie::new("__Host-session", session)).into_response();
+        let cookie = jar.headers()["set-cookie"].to_str().unwrap().to_owned();
+        Browser { server: &server, cookie, csrf: String::new() }.open()
+    };
+    let in_a_hundred_years = 4_900_000_000;
+    assert!(page(SECRET, in_a_hundred_years).contains("You are ada"));
+    assert!(page(SECRET, 1_700_000_000).contains("Sign in"));
+    assert!(page(&SECRET.replace('0', "1"), in_a_hundred_years).contains("Sign in"));
+    server.stop();
+}
+
+#[test]
+fn login_does_not_start_without_its_secrets() {
+    let outcome = example("login", &["server.toml"]).args("--check-config").run();
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("LOGIN_SECRET"), "{}", outcome.stderr);
+    for (name, value, said) in [
+        ("LOGIN_SECRET", "too short", "app.secret: at least 64 bytes are needed"),
+        ("LOGIN_ADA", "hunter2", "app.users.ada: not the hash of a password"),
+    ] {
+        let outcome = login().variable(name, value).args("--check-config").run();
+        assert_eq!(outcome.code, Some(2));
+        assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains(value), "{}", outcome.stderr);
+    }
 }
