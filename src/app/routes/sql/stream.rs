@@ -7,7 +7,7 @@
 //! - only half of the threads may be taken that way, at least one; beyond that it is a 503,
 //! - a client that takes nothing for `STALL` is cut off, and so is an answer that is not over when the call has run for three
 //!   quarters of `timeout`; a call that ran longer than that would have its worker replaced,
-//! - a client that goes away ends the statement at the next chunk.
+//! - a client that goes away cancels the statement.
 //!
 //! A failure after the head cuts the body off: it never ends as if it were whole.
 
@@ -154,7 +154,7 @@ impl Stream {
     }
 }
 
-/// The body of an answer whose rows are still being read. To drop it ends the statement.
+/// The body of an answer whose rows are still being read. To drop it cancels the statement.
 pub(super) struct StreamBody {
     receiver: mpsc::Receiver<Message>,
     /// What makes the answer: dropped before its end, it is cancelled.
