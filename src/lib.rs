@@ -36,8 +36,8 @@ mod worker;
 
 pub use app::{
     Body, Cache, CacheOptions, CacheStats, CacheTags, CachedBody, CachedService, Database, Deadline, Error,
-    Isolation, MAX_TAGS, Peer, Pool, PostgresSession, ResponseCacheLayer, ResponseCacheOptions,
-    ResponseFuture, SqliteSession, TaggedCache, TransactionOptions, Worker,
+    Isolation, MAX_TAGS, Peer, Pool, PostgresSession, Program, ProgramOptions, ResponseCacheLayer,
+    ResponseCacheOptions, ResponseFuture, SqliteSession, TaggedCache, TransactionOptions, Worker,
 };
 pub use serve::{Alone, App, Shared, run, run_stock};
 pub use worker::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};
@@ -55,4 +55,6 @@ mod documents {
     struct Testing;
     #[doc = include_str!("../docs/caching.md")]
     struct Caching;
+    #[doc = include_str!("../docs/programs.md")]
+    struct Programs;
 }

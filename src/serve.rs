@@ -193,7 +193,7 @@ where
             }
             let offers = offers.map(|offers| worker::Offers { offers, take: master::receive });
             let post = worker::Post { slot, settings, board, listeners, offers, bell };
-            worker::work(post, &plan.hooks, &plan.app, master::unblock_signals)
+            worker::work(post, &plan.hooks, &plan.app, master::unblock_signals, master::tie)
         },
         admin: &|post| {
             let master::AdminPost { settings, board, listener, line } = post;

@@ -8,7 +8,7 @@ use std::fmt;
 /// After how many seconds a client that got a 503 may ask again.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// What `Worker::blocking`, a `Pool` and a closure on a connection fail with.
+/// What `Worker::blocking`, a `Pool`, a closure on a connection and a `Program` fail with.
 ///
 /// As a response it is a status and one short line that leaks nothing; the details go to the log.
 /// `?` works in a closure for both databases, and with [`Error::other`] for everything else:
@@ -23,13 +23,17 @@ const RETRY_AFTER_SECONDS: &str = "1";
 /// ```
 #[derive(Debug)]
 pub enum Error {
-    /// `blocking_queue` calls wait already: 503, Retry-After.
+    /// As many calls wait already as may, for a handler thread or for a program: 503, Retry-After.
     QueueFull,
     /// No connection within `pool_timeout`: 503, Retry-After.
     PoolTimeout,
     /// The database cannot be reached: 503, Retry-After. Whether a statement that was under way took effect is unknown.
     DatabaseDown(String),
-    /// The call ran longer than `timeout`: 504.
+    /// A program cannot be started, died too often, or had no child free in time: 503, Retry-After.
+    ProgramDown(String),
+    /// A program died over the call, or its answer is none: 502.
+    ProgramFailed(String),
+    /// The call ran longer than `timeout`, the worker's or the program's: 504.
     TimedOut,
     /// The closure panicked: 500.
     Panicked,
@@ -49,7 +53,10 @@ impl Error {
 
     fn status(&self) -> StatusCode {
         match self {
-            Error::QueueFull | Error::PoolTimeout | Error::DatabaseDown(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::QueueFull | Error::PoolTimeout | Error::DatabaseDown(_) | Error::ProgramDown(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Error::ProgramFailed(_) => StatusCode::BAD_GATEWAY,
             Error::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Error::Panicked | Error::Postgres(_) | Error::Sqlite(_) | Error::Other(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -61,9 +68,11 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::QueueFull => f.write_str("too many calls wait for a handler thread"),
+            Error::QueueFull => f.write_str("too many calls wait already"),
             Error::PoolTimeout => f.write_str("no database connection was free within pool_timeout"),
             Error::DatabaseDown(reason) => write!(f, "the database cannot be reached: {reason}"),
+            Error::ProgramDown(reason) => write!(f, "the program cannot be asked: {reason}"),
+            Error::ProgramFailed(reason) => write!(f, "the program failed: {reason}"),
             Error::TimedOut => f.write_str("the call ran longer than timeout"),
             Error::Panicked => f.write_str("the call panicked"),
             // The source of a PostgreSQL error holds the server's message, which its own text leaves out.
@@ -86,6 +95,8 @@ impl StdError for Error {
             Error::QueueFull
             | Error::PoolTimeout
             | Error::DatabaseDown(_)
+            | Error::ProgramDown(_)
+            | Error::ProgramFailed(_)
             | Error::TimedOut
             | Error::Panicked => None,
         }
@@ -115,6 +126,7 @@ impl IntoResponse for Error {
         }
         let text = match status {
             StatusCode::SERVICE_UNAVAILABLE => "busy or out of order, try again\n",
+            StatusCode::BAD_GATEWAY => "the program behind this failed\n",
             StatusCode::GATEWAY_TIMEOUT => "timed out\n",
             _ => "internal error\n",
         };
@@ -137,6 +149,8 @@ mod tests {
             (Error::QueueFull, 503, true),
             (Error::PoolTimeout, 503, true),
             (Error::DatabaseDown(secret.into()), 503, true),
+            (Error::ProgramDown(secret.into()), 503, true),
+            (Error::ProgramFailed(secret.into()), 502, false),
             (Error::TimedOut, 504, false),
             (Error::Panicked, 500, false),
             (Error::Sqlite(rusqlite::Error::InvalidPath(secret.into())), 500, false),

@@ -2,15 +2,17 @@
 
 use super::blocking::Threads;
 use super::cache::{Invalidation, tag_slot};
+use super::program::Programs;
 use super::{
-    Cache, CacheOptions, Database, Error, Pool, PostgresSession, ResponseCacheLayer, ResponseCacheOptions,
-    SqliteSession,
+    Cache, CacheOptions, Database, Error, Pool, PostgresSession, Program, ProgramOptions, ResponseCacheLayer,
+    ResponseCacheOptions, SqliteSession,
 };
 use crate::config::Settings;
 use crate::scoreboard::Board;
 use std::any::{Any, type_name};
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -39,15 +41,17 @@ struct Inner {
     database: Option<Database>,
     /// `Cache<K, V>` by name; as many as the app's code names.
     caches: Mutex<HashMap<String, Box<dyn Any + Send + Sync>>>,
+    programs: Programs,
     draining: watch::Sender<bool>,
 }
 
 impl Worker {
-    /// Connects to nothing and starts no handler thread: both come at first need.
-    pub(crate) fn new(slot: u32, settings: Arc<Settings>, board: Board) -> Worker {
+    /// Connects to nothing and starts no handler thread: both come at first need. `tie` has what a command starts die with the
+    /// thread that starts it.
+    pub(crate) fn new(slot: u32, settings: Arc<Settings>, board: Board, tie: fn(&mut Command)) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let database = Database::new(&settings, slot, board, &threads);
-        Worker::of(slot, settings, board, threads, database)
+        Worker::of(slot, settings, board, threads, database, Programs::new(tie))
     }
 
     fn of(
@@ -56,9 +60,12 @@ impl Worker {
         board: Board,
         threads: Arc<Threads>,
         database: Option<Database>,
+        programs: Programs,
     ) -> Worker {
         let (caches, draining) = (Mutex::default(), watch::Sender::new(false));
-        Worker { inner: Arc::new(Inner { slot, settings, board, threads, database, caches, draining }) }
+        Worker {
+            inner: Arc::new(Inner { slot, settings, board, threads, database, caches, programs, draining }),
+        }
     }
 
     /// The number of this worker's seat, from 0.
@@ -228,6 +235,22 @@ impl Worker {
         self.inner.threads.call(work).await
     }
 
+    /// The program called `name`, which is started with these options at the first call, and runs beside this worker until it
+    /// leaves. It need not be there: calls fail until it is.
+    ///
+    /// ```no_run
+    /// # async fn handler(worker: ferricorn::Worker) -> Result<(), ferricorn::Error> {
+    /// use ferricorn::ProgramOptions;
+    ///
+    /// let upper = worker.program("upper", ProgramOptions::new(["python3", "upper.py"]));
+    /// let shouted: String = upper.call("hello").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn program(&self, name: &str, options: ProgramOptions) -> Program {
+        self.inner.programs.find_or_start(name, options)
+    }
+
     /// For how long the oldest of the running blocking calls has run.
     pub(crate) fn longest_call(&self) -> Option<Duration> {
         self.inner.threads.longest_call()
@@ -245,8 +268,10 @@ impl Worker {
         }
     }
 
-    /// Closes the connections that nobody uses, for at most `SHUT_DOWN_WAIT`. The process is expected to exit next.
+    /// Has the programs leave, and closes the connections that nobody uses, for at most `SHUT_DOWN_WAIT`. The process is
+    /// expected to exit next.
     pub(crate) fn shut_down(&self) {
+        self.inner.programs.close();
         self.inner.threads.close();
         let Some(database) = self.database() else { return };
         let (done, wait) = std::sync::mpsc::channel::<()>();
@@ -265,6 +290,6 @@ impl Worker {
     pub(crate) fn stub(settings: Settings, database: Option<Database>) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let board = Board::stub(4);
-        Worker::of(3, Arc::new(settings), board, threads, database)
+        Worker::of(3, Arc::new(settings), board, threads, database, Programs::new(|_| {}))
     }
 }

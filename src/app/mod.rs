@@ -1,5 +1,5 @@
 //! What an application is given and what it gives back: the `Worker` handle, caches, databases,
-//! handler threads, deadlines; and the stock app. Not here: connections, processes.
+//! handler threads, programs beside it, deadlines; and the stock app. Not here: connections, processes.
 
 mod blocking;
 mod cache;
@@ -8,6 +8,7 @@ mod deadline;
 mod error;
 mod handle;
 mod peer;
+mod program;
 mod response_cache;
 pub(crate) mod routes;
 
@@ -17,6 +18,7 @@ pub use deadline::Deadline;
 pub use error::Error;
 pub use handle::Worker;
 pub use peer::Peer;
+pub use program::{Program, ProgramOptions};
 pub use response_cache::{
     CacheTags, CachedBody, CachedService, ResponseCacheLayer, ResponseCacheOptions, ResponseFuture,
 };

@@ -118,6 +118,23 @@ pub(crate) fn spawn_with(mut command: Command, keep: Vec<RawFd>) -> io::Result<P
     Ok(Pid::from_raw(child.id() as i32))
 }
 
+/// For a child that runs programs: what `command` starts is killed when the thread that starts it ends, and begins with every
+/// signal at its default.
+pub(crate) fn tie(command: &mut Command) {
+    let (starter, last) = (getpid(), libc::SIGRTMAX());
+    let begin = move || {
+        for signal in 1..=last {
+            // SAFETY: a default takes no code of ours; signal(2) may be called after a fork (signal-safety(7)). It refuses KILL,
+            // STOP and what the C library keeps for itself.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(die_with(starter)?)
+    };
+    // SAFETY: the closure only makes system calls and allocates nothing, as is asked for between fork and exec. That no signal
+    // is blocked is seen to by the standard library.
+    unsafe { command.pre_exec(begin) };
+}
+
 /// Goes on in two processes, before there is a master: neither dies with the other.
 ///
 /// # Errors

@@ -93,7 +93,8 @@ impl Setup {
         let runtime = runtime.expect("a test has a runtime");
         let (generations, _) = Generations::make().expect("a test has memory");
         let board = Board::new(1, generations).expect("a test has memory");
-        let worker = Worker::new(0, Arc::new(settings), board);
+        // A program that outlives the test reads the end of its input.
+        let worker = Worker::new(0, Arc::new(settings), board, |_| {});
         let service = runtime.block_on(async { app(worker.clone()) });
         Local { runtime, worker, service: Some(service) }
     }

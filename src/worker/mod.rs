@@ -28,6 +28,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -123,12 +124,14 @@ impl Floor {
     }
 }
 
-/// Serves until told to leave; returns the process's exit code. `unblock` lets signals through, once handlers stand.
+/// Serves until told to leave; returns the process's exit code. `unblock` lets signals through, once handlers stand; `tie` has
+/// what a command starts die with the thread that starts it.
 pub(crate) fn work<S: HttpService>(
     post: Post,
     hooks: &Hooks,
     app: impl FnOnce(Worker) -> S,
     unblock: fn(),
+    tie: fn(&mut Command),
 ) -> i32 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -139,7 +142,7 @@ pub(crate) fn work<S: HttpService>(
         .build();
     let result = runtime.and_then(|runtime| {
         logging::log_panics();
-        let worker = Worker::new(post.slot, Arc::new(post.settings.clone()), post.board);
+        let worker = Worker::new(post.slot, Arc::new(post.settings.clone()), post.board, tie);
         runtime.block_on(live(post, worker.clone(), hooks, app, unblock))?;
         hooks.run(Moment::Exit, &worker);
         worker.shut_down();

@@ -30,6 +30,7 @@ const TABLE: [Part; 8] = [
             "lru",
             "matchit",
             "minijinja",
+            "nix",
             "percent_encoding",
             "pin_project_lite",
             "postgres",

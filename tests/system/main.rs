@@ -31,6 +31,7 @@ mod place;
 mod preload;
 mod privileges;
 mod process;
+mod program;
 mod readme;
 mod recycle;
 mod reload;

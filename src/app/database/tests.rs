@@ -37,7 +37,7 @@ fn settings(url: DatabaseUrl) -> Settings {
 }
 
 fn worker(settings: Settings) -> Worker {
-    Worker::new(2, Arc::new(settings), Board::stub(3))
+    Worker::new(2, Arc::new(settings), Board::stub(3), |_| {})
 }
 
 fn on_postgres(cluster: &Cluster) -> Worker {

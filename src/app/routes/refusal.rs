@@ -106,12 +106,16 @@ impl Refusal {
             Refusal::Busy => "too many large answers are under way, try again",
             Refusal::Late | Refusal::Database(Error::TimedOut) => "the answer took too long",
             Refusal::Body(_) => "the body is too large or broke off",
-            Refusal::Database(Error::QueueFull | Error::PoolTimeout | Error::DatabaseDown(_)) => {
-                "busy or out of order, try again"
-            }
-            Refusal::Database(Error::Panicked | Error::Postgres(_) | Error::Sqlite(_) | Error::Other(_)) => {
-                "the answer could not be made"
-            }
+            Refusal::Database(
+                Error::QueueFull | Error::PoolTimeout | Error::DatabaseDown(_) | Error::ProgramDown(_),
+            ) => "busy or out of order, try again",
+            Refusal::Database(
+                Error::Panicked
+                | Error::Postgres(_)
+                | Error::Sqlite(_)
+                | Error::ProgramFailed(_)
+                | Error::Other(_),
+            ) => "the answer could not be made",
             Refusal::Other(..) => "the request cannot be answered as it is",
         })
     }

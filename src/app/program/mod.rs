@@ -1,0 +1,131 @@
+//! A program in another language, behind the worker: questions and answers are JSON, a document a line.
+//! Not here: the threads (supervisor.rs), the process (child.rs).
+
+mod backoff;
+mod child;
+mod options;
+mod stderr;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+
+pub use options::ProgramOptions;
+
+use crate::app::Error;
+use crate::scoreboard::InFlight;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use supervisor::{Call, Shared};
+use tokio::sync::oneshot;
+
+/// A program in another language that runs beside the worker, from [`Worker::program`](crate::Worker::program); a handle, cheap
+/// to clone.
+///
+/// It reads a line from its standard input, which is one JSON document, writes its answer as one line of JSON to its standard
+/// output, and so on until its input ends. What it writes to its standard error comes into the error log.
+///
+/// ```no_run
+/// use ferricorn::{Error, Program};
+///
+/// async fn score(program: &Program, text: &str) -> Result<f64, Error> {
+///     program.call(&serde_json::json!({ "text": text })).await
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Program {
+    handle: Arc<Handle>,
+}
+
+/// Closes the program when nobody can call it any more.
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Program {
+    fn start(name: &str, options: ProgramOptions, tie: fn(&mut Command)) -> Program {
+        Program { handle: Arc::new(Handle(Shared::start(name, options, tie))) }
+    }
+
+    /// Asks the program, and waits for its answer. It is asked once: a call that failed is not repeated, and whether it took
+    /// effect is unknown. A call whose future is dropped while it waits never starts; one that has begun runs on, unheard.
+    ///
+    /// # Errors
+    /// - `QueueFull`: as many calls wait as may.
+    /// - `ProgramDown`: it cannot be started, it dies again and again, or no child was free within its `timeout`.
+    /// - `ProgramFailed`: it died over this call, or its answer is no JSON, longer than `max_line`, or no `Out`.
+    /// - `TimedOut`: it had not answered within its `timeout`, and was killed.
+    /// - `Other`: the question cannot be written as JSON, or is longer than `max_line`.
+    pub async fn call<In, Out>(&self, input: &In) -> Result<Out, Error>
+    where
+        In: Serialize + ?Sized,
+        Out: DeserializeOwned,
+    {
+        let Handle(shared) = &*self.handle;
+        let line = line(input, shared.options.max_line)?;
+        let (answer, mut answered) = oneshot::channel();
+        let (is_begun, in_flight) = (Arc::new(AtomicBool::new(false)), InFlight::current());
+        let _queued = in_flight.queued();
+        shared.submit(Call { line, answer, is_begun: Arc::clone(&is_begun), in_flight })?;
+        let outcome = match tokio::time::timeout(shared.options.timeout, &mut answered).await {
+            Ok(outcome) => outcome,
+            // From its begin on its thread counts the time.
+            Err(_) if is_begun.load(Ordering::SeqCst) => answered.await,
+            Err(_) => return Err(Error::ProgramDown("no child was free within its timeout".to_owned())),
+        };
+        let answer = outcome.unwrap_or_else(|_| Err(Error::ProgramDown("the worker leaves".to_owned())))?;
+        // The error's own text would quote what the program said.
+        serde_json::from_slice(&answer).map_err(|error| {
+            let (kind, column) = (error.classify(), error.column());
+            Error::ProgramFailed(format!("its answer does not fit: {kind:?} at column {column}"))
+        })
+    }
+}
+
+/// The question as one line.
+fn line<In: Serialize + ?Sized>(input: &In, max_line: usize) -> Result<Vec<u8>, Error> {
+    let mut line = serde_json::to_vec(input).map_err(Error::other)?;
+    if line.len() > max_line {
+        return Err(Error::other(format!(
+            "the question takes {} bytes, and max_line is {max_line}",
+            line.len()
+        )));
+    }
+    if line.contains(&b'\n') {
+        return Err(Error::other("the question has a newline in it"));
+    }
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The programs of one worker, by name.
+pub(crate) struct Programs {
+    /// Has what a command starts die with the thread that starts it, with signals at their defaults.
+    tie: fn(&mut Command),
+    made: Mutex<HashMap<String, Program>>,
+}
+
+impl Programs {
+    pub(crate) fn new(tie: fn(&mut Command)) -> Programs {
+        Programs { tie, made: Mutex::default() }
+    }
+
+    pub(crate) fn find_or_start(&self, name: &str, options: ProgramOptions) -> Program {
+        let mut made = self.made.lock().expect("nothing that can panic runs under this lock");
+        made.entry(name.to_owned()).or_insert_with(|| Program::start(name, options, self.tie)).clone()
+    }
+
+    /// Has all of them leave, and waits for it, though not for long.
+    pub(crate) fn close(&self) {
+        let made = self.made.lock().expect("nothing that can panic runs under this lock");
+        made.values().for_each(|program| program.handle.0.close());
+        made.values().for_each(|program| program.handle.0.wait_closed());
+    }
+}
