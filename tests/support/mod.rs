@@ -8,6 +8,8 @@ pub mod load;
 pub mod postgres;
 pub mod proc;
 pub mod program;
+#[allow(dead_code, reason = "the soak has none")]
+pub mod proxy;
 pub mod said;
 pub mod server;
 pub mod spread;

@@ -27,6 +27,7 @@ mod main_job;
 mod metrics;
 mod obituary;
 mod options;
+mod outage;
 mod place;
 mod preload;
 mod privileges;

@@ -2,13 +2,19 @@
 //! Not here: what a caller concludes from it.
 
 use super::TransactionOptions;
+use super::pool::RETRY_WAIT;
 use crate::app::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The time between two attempts to reach a database that is down, at least: less than r2d2's own.
+const ATTEMPT_PAUSE: Duration = RETRY_WAIT.saturating_sub(Duration::from_millis(100));
+
+const UNPOISONED: &str = "nothing that can panic runs under this lock";
 
 /// What a pool holds: a connection that can carry transactions and knows whether it may be used again.
 /// All of it blocks.
@@ -46,11 +52,18 @@ pub(super) struct Health {
     losses: AtomicU64,
     /// The last attempt found no token in the server's budget.
     is_short: AtomicBool,
+    /// When the last attempt to connect failed.
+    failed_at: Mutex<Option<Instant>>,
 }
 
 impl Health {
     pub(super) fn new() -> Health {
-        Health { down: watch::Sender::new(None), losses: AtomicU64::new(0), is_short: AtomicBool::new(false) }
+        Health {
+            down: watch::Sender::new(None),
+            losses: AtomicU64::new(0),
+            is_short: AtomicBool::new(false),
+            failed_at: Mutex::new(None),
+        }
     }
 
     /// Whether it is the server's own budget that keeps a connection from being made.
@@ -83,6 +96,7 @@ impl Health {
 
     fn connected(&self) {
         self.is_short.store(false, Relaxed);
+        *self.failed_at.lock().expect(UNPOISONED) = None;
         if self.down.send_replace(None).is_some() {
             log::info!("database is back");
         }
@@ -94,8 +108,16 @@ impl Health {
         }
     }
 
+    /// Why it is too soon for another attempt: each connection that is wanted asks for itself, and a database that is
+    /// away, or comes back, is to be asked by one of them.
+    fn too_soon(&self) -> Option<Arc<str>> {
+        let failed_at = *self.failed_at.lock().expect(UNPOISONED);
+        failed_at.filter(|at| at.elapsed() < ATTEMPT_PAUSE).and_then(|_| self.down())
+    }
+
     fn failed(&self, reason: &str) {
         self.is_short.store(false, Relaxed);
+        *self.failed_at.lock().expect(UNPOISONED) = Some(Instant::now());
         let before = self.down.send_replace(Some(reason.into()));
         if before.as_deref() != Some(reason) {
             log::error!("database connection failed reason={reason:?}");
@@ -156,6 +178,9 @@ impl<C: Session> r2d2::ManageConnection for Manager<C> {
     type Error = ConnectFailed;
 
     fn connect(&self) -> Result<Pooled<C>, ConnectFailed> {
+        if let Some(reason) = self.health.too_soon() {
+            return Err(ConnectFailed(reason.to_string()));
+        }
         let losses = self.health.losses();
         // A panic would leave r2d2 counting a connection that never comes.
         let made = catch_unwind(AssertUnwindSafe(&self.connect));

@@ -27,7 +27,7 @@ use tokio::time::timeout_at;
 const HAND_OVER_WAIT: Duration = Duration::from_millis(5);
 
 /// The longest time between two attempts to reach a database that is down.
-const RETRY_WAIT: Duration = Duration::from_millis(500);
+pub(super) const RETRY_WAIT: Duration = Duration::from_millis(500);
 
 /// A connection that was idle for longer is asked whether it is alive before it is given away.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
@@ -222,7 +222,7 @@ impl<C: Session> Pool<C> {
             let connections = inner.refuse_if_down()?;
             let (health, rules) = (Arc::clone(&inner.health), Arc::clone(&inner.rules));
             let (call, seat) = (waiting.checkout(), inner.seat);
-            let attempt = move || match check_out(&connections, &health) {
+            let attempt = move || match check_out(&connections, &health, deadline) {
                 Some(connection) => {
                     seat.pool_waits.record(begin.elapsed());
                     in_flight.enter(RequestPhase::Database);
@@ -362,8 +362,13 @@ impl Drop for Waiting<'_> {
 fn check_out<C: Session>(
     connections: &r2d2::Pool<Manager<C>>,
     health: &Health,
+    deadline: Instant,
 ) -> Option<r2d2::PooledConnection<Manager<C>>> {
     for _ in 0..=connections.max_size() {
+        // Where the network stalls, each question takes its time.
+        if Instant::now() >= deadline {
+            return None;
+        }
         let mut connection = connections.get_timeout(HAND_OVER_WAIT).ok()?;
         let losses = health.losses();
         if connection.losses == losses && connection.idle_since.elapsed() < TRUSTED_IDLE {
