@@ -1,9 +1,12 @@
 //! The examples do what they are there to show. Not here: the websocket (websocket.rs), and what the server does about them.
 
-use crate::support::{Connection, Program, Response, Server};
+mod forms_upload;
+
+use crate::support::{Connection, DEADLINE, Program, Response, Said, Server, eventually};
 use argon2::password_hash::PasswordHasher;
 use axum::response::IntoResponse;
 use axum_extra::extract::cookie::{Cookie, Key, SignedCookieJar};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -24,6 +27,16 @@ fn example(name: &str, files: &[&str]) -> Program {
 
 fn send(client: &mut Connection, method: &str, path: &str, body: &Value) -> Response {
     client.request(method, path, &[JSON], body.to_string().as_bytes()).unwrap()
+}
+
+/// Whether any worker has blocked by now: the threads come at first need.
+fn has_handler_thread(server: &Server) -> bool {
+    server.workers().into_iter().any(|worker| {
+        let mut threads = fs::read_dir(format!("/proc/{worker}/task")).unwrap();
+        threads.any(|thread| {
+            fs::read_to_string(thread.unwrap().path().join("comm")).unwrap().starts_with("handler-")
+        })
+    })
 }
 
 #[test]
@@ -162,7 +175,9 @@ fn login_signs_in_at_every_worker_and_out_again() {
     let mut server = login().start();
     let mut browser = Browser::at(&server);
     let before = browser.csrf.clone();
+    assert!(!has_handler_thread(&server));
     let answer = browser.sign_in("ada", "a+long+one");
+    assert!(has_handler_thread(&server), "the hash is not computed on the event loop");
     assert_eq!((answer.status, answer.field("location")), (303, Some("/")));
     let cookie = answer.field("set-cookie").unwrap();
     assert!(cookie.starts_with("__Host-session="), "{cookie}");
@@ -232,4 +247,94 @@ fn login_does_not_start_without_its_secrets() {
         assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
         assert!(!outcome.stderr.contains(value), "{}", outcome.stderr);
     }
+}
+
+const PAGES: [&str; 3] = ["server.toml", "pages/base.html", "pages/hello.html"];
+
+#[test]
+fn templates_escape_what_is_put_into_them() {
+    let mut server = example("templates", &PAGES).start();
+    assert!(server.get("/").text().contains("<title>Hello</title>"), "the page extends another");
+    let text = server.get("/?name=%3Cscript%3E%22%26").text();
+    assert!(text.contains("<p>Hello, &lt;script&gt;&quot;&amp;.</p>"), "{text}");
+    assert!(text.contains("value=\"&lt;script&gt;&quot;&amp;\""), "{text}");
+    server.stop();
+}
+
+#[test]
+fn templates_change_at_once_in_development_and_with_a_reload_elsewhere() {
+    for development in [true, false] {
+        let mut server = example("templates", &PAGES).workers(1).start();
+        let settings = server.dir().join("examples/templates/server.toml");
+        if !development {
+            let text = fs::read_to_string(&settings).unwrap();
+            fs::write(&settings, text.replace("development = true", "development = false")).unwrap();
+            server.signal(Signal::SIGHUP);
+            server.wait(Said::ReloadDone);
+            server.wait(Said::Exited);
+        }
+        let pages = server.dir().join("examples/templates/pages");
+        assert!(server.get("/").text().contains("<p>Hello, world.</p>"));
+        fs::write(pages.join("hello.html"), "{% extends 'base.html' %}{% block body %}Goodbye{% endblock %}")
+            .unwrap();
+        assert_eq!(server.get("/").text().contains("Goodbye"), development);
+        fs::write(pages.join("base.html"), "{{ now }").unwrap();
+        assert_eq!(server.get("/").status, if development { 500 } else { 200 });
+        // A reload with broken pages is refused.
+        server.signal(Signal::SIGHUP);
+        server.wait(Said::ReloadRefused);
+        fs::write(pages.join("base.html"), "<b>{% block body %}{% endblock %}</b>").unwrap();
+        server.signal(Signal::SIGHUP);
+        server.wait_count(Said::ReloadDone, if development { 1 } else { 2 });
+        eventually(DEADLINE, "the new one answers", || server.get("/").text() == "<b>Goodbye</b>");
+        server.stop();
+    }
+}
+
+#[test]
+fn axum_existing_serves_what_it_served() {
+    let mut server = example("axum_existing", &[]).start();
+    let mut client = server.connect();
+    for number in 1..=3 {
+        let answer = client.get("/hello/ada").unwrap();
+        assert_eq!(answer.text(), format!("hello ada, you are visitor {number}\n"));
+        assert_eq!(answer.field("x-content-type-options"), Some("nosniff"));
+    }
+    let sum = send(&mut client, "POST", "/sum", &json!({ "terms": [1, 2, 39] }));
+    assert_eq!(sum.json(), json!({ "terms": [1, 2, 39], "sum": 42 }));
+    let sum = send(&mut client, "POST", "/sum", &json!({ "terms": [i64::MAX, 1] }));
+    assert_eq!((sum.status, sum.text().as_str()), (422, "the sum is too large\n"));
+    let nothing = client.get("/nothing").unwrap();
+    assert_eq!((nothing.status, nothing.field("x-content-type-options")), (404, Some("nosniff")));
+    server.stop();
+}
+
+#[test]
+fn what_moves_an_axum_service_is_told_as_it_is() {
+    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let (source, documents) = (read("examples/axum_existing.rs"), read("docs/applications.md"));
+    let told: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("//! ")).collect();
+    let told = told.join("\n").split("```diff\n").nth(1).unwrap().split("```").next().unwrap().to_owned();
+    assert!(documents.contains(&told), "the same in docs/applications.md");
+    let kept = told.lines().filter(|line| !line.starts_with('-')).map(|line| &line[1..]);
+    let main: Vec<_> = kept.collect();
+    assert_eq!(main.len(), 3);
+    assert!(source.contains(&format!("\n\n{}\n\n", main.join("\n"))), "{main:?}");
+}
+
+#[test]
+fn offline_model_computes_for_one_and_for_many() {
+    let mut server = example("offline_model", &[]).start();
+    let mut client = server.connect();
+    assert!(!has_handler_thread(&server));
+    assert_eq!(client.get("/nearest/7").unwrap().json(), json!([6]));
+    assert!(has_handler_thread(&server), "the event loop does not compute");
+    assert_eq!(send(&mut client, "POST", "/nearest", &json!([6, 499_998, 0])).json(), json!([7, 499_999, 1]));
+    for (words, status) in
+        [(json!([500_000]), 422), (json!(vec![1; 101]), 422), (json!([-1]), 422), (json!([]), 200)]
+    {
+        assert_eq!(send(&mut client, "POST", "/nearest", &words).status, status, "{words}");
+    }
+    assert_eq!(client.get("/nearest/500000").unwrap().status, 422);
+    server.stop();
 }

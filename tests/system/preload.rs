@@ -27,9 +27,9 @@ fn loaded(server: &Server) -> (String, i32) {
 
 #[test]
 fn workers_have_one_copy_of_200_mb() {
-    let mut server = Program::example("preload").workers(4).start();
+    let mut server = Program::example("offline_model").workers(4).start();
     for (_, connection) in &mut worker_connections(&server, 4) {
-        assert_eq!(connection.get("/7").unwrap().text(), "Some(0.014)\n");
+        assert_eq!(connection.get("/nearest/7").unwrap().text(), "[6]");
     }
     let (workers, nursery) = (those(&server, "-w"), those(&server, "-nursery"));
     assert_eq!((workers.len(), nursery.len()), (4, 1));
