@@ -13,6 +13,9 @@ use std::time::Instant;
 /// The signals 32 and 33, which nobody else may change.
 const OF_THE_C_LIBRARY: u64 = 0b11 << 31;
 
+/// SIGALRM in a set of /proc.
+const ALRM: u64 = 1 << 13;
+
 const CLIENTS: usize = 8;
 const QUESTIONS: usize = 150;
 
@@ -233,14 +236,18 @@ fn children_are_told_when_their_worker_leaves() {
         assert_eq!(end, if ended { End::Code(0) } else { End::Signal(9) });
         server.wait_nobody_left(&children, DEADLINE);
         if ended {
-            assert_eq!(server.log_with("line=\"told\"").len(), 2);
+            eventually(DEADLINE, "both were told", || server.log_with("line=\"told\"").len() == 2);
         }
     }
 }
 
 #[test]
 fn a_child_begins_with_default_signals_and_no_files_of_the_servers() {
-    let mut server = program(&["cat"], "").workers(1).start();
+    // Started by somebody who ignores a signal, which an exec passes on.
+    let ignoring = ["sh", "-c", r#"trap '' ALRM; exec "$0" "$@""#];
+    let mut server = program(&["cat"], "").through(&ignoring).workers(1).start();
+    let ignored = u64::from_str_radix(&proc::status(server.worker(), "SigIgn"), 16).unwrap();
+    assert_ne!(ignored & ALRM, 0, "the worker has inherited it");
     assert_eq!(ask(&server, "a").json(), serde_json::json!({ "text": "a" }));
     for child in proc::children(server.worker()) {
         eventually(DEADLINE, "it runs the program", || proc::comm(child) == "cat");

@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// What is read at a time.
@@ -59,6 +59,7 @@ pub(super) struct Child {
     wire: UnixStream,
     /// What it says on its standard error comes in here, and is read by a thread.
     errors: UnixStream,
+    reader: Option<JoinHandle<()>>,
     pub(super) born: Instant,
     pub(super) answered: u64,
     is_reaped: bool,
@@ -79,16 +80,12 @@ impl Child {
             command.current_dir(folder);
         }
         tie(&mut command);
-        let child = Child {
-            process: command.spawn()?,
-            wire,
-            errors,
-            born: Instant::now(),
-            answered: 0,
-            is_reaped: false,
-        };
+        let process = command.spawn()?;
+        let born = Instant::now();
+        let mut child = Child { process, wire, errors, reader: None, born, answered: 0, is_reaped: false };
         let heard = child.errors.try_clone()?;
-        thread::Builder::new().name("program-stderr".into()).spawn(move || stderr::log(&who, heard))?;
+        let reader = thread::Builder::new().name("program-stderr".into());
+        child.reader = Some(reader.spawn(move || stderr::log(&who, heard))?);
         Ok(child)
     }
 
@@ -222,6 +219,8 @@ impl Drop for Child {
         let _ = self.kill();
         // Somebody outside its group may still have the other end: the thread that reads shall not wait for him.
         let _ = self.errors.shutdown(Shutdown::Both);
+        // It has what was said until now to read, and then finds the end.
+        self.reader.take().map(JoinHandle::join);
     }
 }
 
