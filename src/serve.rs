@@ -5,6 +5,7 @@ mod builder;
 pub use builder::{Alone, App, Shared};
 
 use crate::app::database::limit::{self, Verdict};
+use crate::app::database::notify;
 use crate::app::database::setup::{Outcome, set_up};
 use crate::app::{self, Worker};
 use crate::config::{AppKind, AppType, Mode, Settings, Source, Stop};
@@ -198,6 +199,10 @@ where
         admin: &|post| {
             let master::AdminPost { settings, board, listener, line } = post;
             admin::work(admin::Post { settings, board, listener, line })
+        },
+        notify: &|post| {
+            let master::NotifyPost { settings, board, line } = post;
+            notify::work(&settings, board, line, logging::reopen)
         },
         set_up: &|settings, board| match set_up(settings, board) {
             Outcome::Done => {

@@ -163,7 +163,8 @@ impl Worker {
         })
     }
 
-    /// Has every worker forget the entries with this tag, in the caches of every name; as [`Cache::invalidate_tag`].
+    /// Has every worker forget the entries with this tag, in the caches of every name; as [`Cache::invalidate_tag`]. Other
+    /// servers do not hear of it: for these there is [`PostgresSession::invalidate_tag`].
     pub fn invalidate_tag(&self, tag: &str) {
         self.inner.board.generations.bump(tag_slot(tag));
     }

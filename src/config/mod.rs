@@ -170,6 +170,8 @@ pub enum DatabaseUrl {
 pub struct CacheSettings {
     pub capacity: usize,
     pub ttl: Duration,
+    /// Tags reach other servers, too, through the database.
+    pub notify: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -269,7 +271,7 @@ impl Settings {
                 statement_timeout: Duration::ZERO,
                 setup: None,
             },
-            cache: CacheSettings { capacity: 0, ttl: Duration::ZERO },
+            cache: CacheSettings { capacity: 0, ttl: Duration::ZERO, notify: false },
             admin: AdminSettings { bind: AdminBind::Off },
             templates: TemplateSettings { folder: None },
             routes: Vec::new(),
@@ -296,6 +298,7 @@ impl Settings {
             problems.push(self.problem("database.pool_size", &self.database.pool_size.to_string(), &allowed));
         }
         self.check_budget(problems);
+        self.check_notify(problems);
         if self.daemon && self.errorlog == LogTarget::Standard {
             let warning = "the error log goes to /dev/null: errorlog is the standard error, which a daemon has not; name a file";
             self.warnings.push(warning.to_owned());
@@ -304,14 +307,29 @@ impl Settings {
         self.check_folders(problems);
     }
 
+    /// How much of `database.max_connections` is in no worker's share: what the database is asked over, and with
+    /// `cache.notify` one to listen, and another beside it at a reload and at an upgrade.
+    pub fn connections_set_aside(&self) -> usize {
+        if self.cache.notify { 3 } else { 1 }
+    }
+
+    fn check_notify(&self, problems: &mut Vec<Problem>) {
+        let is_postgres = matches!(self.database.url, Some(DatabaseUrl::Postgres(_)));
+        if self.cache.notify && !is_postgres {
+            problems.push(self.problem("cache.notify", "true", "false, or a postgres:// database.url"));
+        }
+    }
+
     /// At a reload and at an upgrade there is a new worker beside each old one.
     fn check_budget(&self, problems: &mut Vec<Problem>) {
         let (budget, workers) = (self.database.max_connections, self.workers as usize);
-        if budget > 0 && budget < 2 * workers + 1 {
+        let set_aside = self.connections_set_aside();
+        if budget > 0 && budget < 2 * workers + set_aside {
+            let listeners = if self.cache.notify { ", two for cache.notify" } else { "" };
             let allowed = format!(
-                "at least {}, one for each of {workers} workers, for each of as many that take their places, and one to ask \
-                 with; or 0",
-                2 * workers + 1
+                "at least {}, one for each of {workers} workers, for each of as many that take their places{listeners}, and \
+                 one to ask with; or 0",
+                2 * workers + set_aside
             );
             problems.push(self.problem("database.max_connections", &budget.to_string(), &allowed));
         }

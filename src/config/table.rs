@@ -598,7 +598,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         |n: &usize| *n <= MAX_DATABASE_CONNECTIONS,
         [database.max_connections],
         v::show_number,
-        "a number from 1 to 4096, and no less than 2 for each of workers and 1 more; 0: workers × pool_size",
+        "a number from 1 to 4096, and no less than 2 for each of workers and 1 more, 3 with cache.notify; 0: workers × pool_size",
         "PostgreSQL connections of the whole server at any moment, reloads, upgrades and deaths of workers included."
     ),
     row!(
@@ -684,6 +684,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_duration,
         DURATION,
         "How long an entry is good."
+    ),
+    row!(
+        "cache.notify",
+        None,
+        ["cache-notify"],
+        "false",
+        v::switch,
+        any,
+        [cache.notify],
+        v::show_number,
+        "true or false; the flag alone is true; true only with a postgres:// database.url",
+        "Has what is invalidated by tag reach other servers on the same PostgreSQL database, by NOTIFY."
     ),
     row!(
         "admin.bind",

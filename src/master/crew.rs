@@ -22,6 +22,8 @@ pub(super) enum Role {
     Nursery(Generation),
     /// It answers for the server, with the settings of this generation.
     Admin(Generation),
+    /// It hears what other servers invalidate, with the settings of this generation.
+    Notify(Generation),
 }
 
 struct Member {
@@ -200,10 +202,11 @@ impl Crew {
                     self.lost_nurseries.push(generation);
                     continue;
                 }
-                Role::Admin(_) => {
+                role @ (Role::Admin(_) | Role::Notify(_)) => {
                     // One that was let go has done its work; another is the keeper's affair, not the arbiter's.
                     let level = if cause == Cause::Code(0) { log::Level::Debug } else { log::Level::Warn };
-                    log::log!(level, "admin exited pid={pid} cause=\"{cause}\"");
+                    let name = if matches!(role, Role::Admin(_)) { "admin" } else { "notify" };
+                    log::log!(level, "{name} exited pid={pid} cause=\"{cause}\"");
                     continue;
                 }
             });

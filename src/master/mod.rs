@@ -10,6 +10,7 @@ mod ears;
 mod group;
 mod inherited;
 mod listener;
+mod notify;
 mod nursery;
 mod obituary;
 mod pidfile;
@@ -70,6 +71,8 @@ pub(crate) struct Roles<'a> {
     pub(crate) work: &'a dyn Fn(Post) -> i32,
     /// The life of the process that answers for the server; returns its exit code.
     pub(crate) admin: &'a dyn Fn(AdminPost) -> i32,
+    /// The life of the process that hears what other servers invalidate; returns its exit code.
+    pub(crate) notify: &'a dyn Fn(NotifyPost) -> i32,
     /// One try at the database's setup script.
     pub(crate) set_up: &'a dyn Fn(&Settings, Board) -> Setup,
     /// Asks the database whether it has room for the budget of connections; `Wrong`: it has not.
@@ -94,6 +97,14 @@ pub(crate) struct AdminPost {
     pub(crate) board: Board,
     pub(crate) listener: OwnedFd,
     /// A byte asks to open the log anew; the end asks to leave.
+    pub(crate) line: UnixStream,
+}
+
+/// What the process starts with that hears what other servers invalidate.
+pub(crate) struct NotifyPost {
+    pub(crate) settings: Settings,
+    pub(crate) board: Board,
+    /// As that of the admin process.
     pub(crate) line: UnixStream,
 }
 
@@ -194,6 +205,7 @@ struct Master<'a> {
     arbiter: Arbiter,
     crew: Crew,
     admin: Keeper,
+    notify: notify::Keeper,
     /// When it began, and whether it is on its way out; for the board.
     started: u64,
     is_stopping: bool,
@@ -238,6 +250,7 @@ impl<'a> Master<'a> {
             arbiter,
             crew: Crew::new(board),
             admin: Keeper::new(),
+            notify: notify::Keeper::new(),
             started: now_millis(),
             is_stopping: false,
             current: (arbiter::FIRST_GENERATION, era),
@@ -271,12 +284,14 @@ impl<'a> Master<'a> {
             self.queues.tend(self.arbiter.wanted(), now);
             self.tell_systemd(now);
             self.tend_admin(now);
+            self.tend_notify(now);
             if self.learnt.is_empty() {
                 let deadlines = [
                     self.arbiter.next_deadline(),
                     self.queues.next_deadline(self.arbiter.wanted(), now),
                     self.around.notifier.next_deadline(),
                     self.admin.next_deadline(self.has_admin(), now),
+                    self.notify.next_deadline(self.settings(), self.has_notify(), now),
                 ];
                 let mut others = self.queues.unserved(now);
                 others.extend(self.around.predecessor.as_ref().map(AsFd::as_fd));
@@ -310,6 +325,7 @@ impl<'a> Master<'a> {
                     log::info!("logs reopened");
                     self.crew.send_to_workers(Signal::SIGUSR1);
                     self.admin.reopen_log();
+                    self.notify.reopen_log();
                 }
                 Meaning::Reap => {}
             }
@@ -381,6 +397,25 @@ impl<'a> Master<'a> {
                 self.crew.add(Role::Admin(self.current.0), pid, Instant::now());
             }
             Err(error) => log::error!("admin could not be forked error=\"{error}\""),
+        }
+    }
+
+    fn has_notify(&self) -> bool {
+        self.crew.pid(Role::Notify(self.current.0)).is_some()
+    }
+
+    /// Sees to it that somebody hears what other servers invalidate, also beside another master.
+    fn tend_notify(&mut self, now: Instant) {
+        let is_alive = self.has_notify();
+        let Some(line) = self.notify.tend(&self.current.1.settings, is_alive, now) else { return };
+        let (settings, board) = (self.settings().clone(), self.board);
+        let post = line.map(|line| NotifyPost { settings, board, line });
+        match post.and_then(|post| self.fork("notify", |roles| (roles.notify)(post))) {
+            Ok(pid) => {
+                log::debug!("notify started pid={pid}");
+                self.crew.add(Role::Notify(self.current.0), pid, now);
+            }
+            Err(error) => log::error!("notify could not be forked error=\"{error}\""),
         }
     }
 
@@ -519,6 +554,7 @@ impl<'a> Master<'a> {
             self.read = None;
             self.queues.clear();
             self.admin.close();
+            self.notify.close();
             self.around.notifier = Notifier::mute();
             self.around.starter.leave();
             process::close_all(&self.around.foreign);

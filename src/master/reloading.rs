@@ -96,6 +96,7 @@ impl Master<'_> {
         self.close_nursery(before.nursery);
         self.board.count_reload(true);
         self.admin.replace();
+        self.notify.replace();
         self.board.keep_reload(&format!("reload adopted generation={generation}"));
         log::info!("reload adopted generation={generation}");
     }

@@ -165,11 +165,11 @@ impl Server {
         }
     }
 
-    /// The living children of the master, without the admin process and what has not taken its role yet.
+    /// The living children of the master, without the admin process, who hears notifications, and what has not taken its role yet.
     pub fn workers(&self) -> Vec<i32> {
         let master = proc::comm(self.pid());
         let mut workers = proc::children(self.pid());
-        workers.retain(|pid| !is_admin(*pid) && proc::comm(*pid) != master);
+        workers.retain(|pid| !is_admin(*pid) && !is_notify(*pid) && proc::comm(*pid) != master);
         workers
     }
 
@@ -178,6 +178,13 @@ impl Server {
         let mut admins = proc::children(self.pid());
         admins.retain(|pid| is_admin(*pid));
         admins
+    }
+
+    /// The processes that hear what other servers invalidate: none or one, and for a moment two when they change.
+    pub fn listeners(&self) -> Vec<i32> {
+        let mut listeners = proc::children(self.pid());
+        listeners.retain(|pid| is_notify(*pid));
+        listeners
     }
 
     /// The master's only worker, for servers that run one.
@@ -326,6 +333,10 @@ impl Server {
 
 fn is_admin(pid: i32) -> bool {
     proc::comm(pid).ends_with("-admin")
+}
+
+fn is_notify(pid: i32) -> bool {
+    proc::comm(pid).ends_with("-notify")
 }
 
 impl Drop for Server {

@@ -25,6 +25,7 @@ mod inherited;
 mod limits;
 mod main_job;
 mod metrics;
+mod notify;
 mod obituary;
 mod options;
 mod outage;

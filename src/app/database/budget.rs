@@ -30,6 +30,8 @@ pub(super) struct Budget {
     board: Board,
     max: usize,
     workers: usize,
+    /// What is in no worker's share.
+    aside: usize,
     /// For how long a statement may run after its client has died; `None`: for ever.
     grace: Option<Duration>,
     /// Tokens of this process.
@@ -55,6 +57,7 @@ impl Budget {
                 board,
                 max: database.max_connections,
                 workers: settings.workers as usize,
+                aside: settings.connections_set_aside(),
                 grace: if statement.is_zero() { None } else { Some(statement + NOTICE) },
                 held: AtomicUsize::new(0),
                 promised: AtomicUsize::new(0),
@@ -75,7 +78,7 @@ impl Budget {
             return 0;
         }
         let workers = self.workers.max(self.board.standing().workers_wanted as usize);
-        ((self.max - 1) / (2 * workers.max(1))).max(1)
+        (self.max.saturating_sub(self.aside) / (2 * workers.max(1))).max(1)
     }
 
     /// Waits for a token, for at most `wait`.

@@ -6,6 +6,7 @@ mod checkout;
 mod dial;
 mod health;
 pub(crate) mod limit;
+pub(crate) mod notify;
 mod pool;
 mod postgres;
 pub(crate) mod probe;
@@ -48,7 +49,8 @@ impl Database {
             DatabaseUrl::Postgres(url) => {
                 let name = format!("{}/w{slot}", settings.proc_name);
                 let budget = Budget::new(settings, board);
-                let connect = postgres::connector(url, &settings.database, &name, budget.clone());
+                let telling = notify::Telling::new(settings, board);
+                let connect = postgres::connector(url, &settings.database, &name, budget.clone(), telling);
                 Some(Database::Postgres(Pool::new(&settings.database, threads, connect, budget, seat)))
             }
             DatabaseUrl::Sqlite(path) => {

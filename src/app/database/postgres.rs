@@ -4,6 +4,7 @@
 use super::budget::{Budget, Token};
 use super::dial::{Contact, Dialer, describe};
 use super::health::{Cancel, Connect, Session};
+use super::notify::{self, Telling};
 use super::{Isolation, TransactionOptions, limit};
 use crate::app::Error;
 use crate::config::DatabaseSettings;
@@ -52,6 +53,7 @@ pub struct PostgresSession {
     /// A commit or a rollback failed: the state is unknown.
     broken: bool,
     cancel: Arc<dyn Cancel>,
+    telling: Telling,
     /// Its place in the budget. After the client: it is given back when that is closed.
     token: Option<Token>,
 }
@@ -59,7 +61,7 @@ pub struct PostgresSession {
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl PostgresSession {
-    pub(super) fn new(client: Client, dialer: &Dialer) -> PostgresSession {
+    pub(super) fn new(client: Client, dialer: &Dialer, telling: Telling) -> PostgresSession {
         let cancel = CancelRequest { token: client.cancel_token(), dialer: dialer.clone() };
         PostgresSession {
             client,
@@ -69,6 +71,7 @@ impl PostgresSession {
             failed: false,
             broken: false,
             cancel: Arc::new(cancel),
+            telling,
             token: None,
         }
     }
@@ -140,6 +143,45 @@ impl PostgresSession {
             }
             None => Ok(()),
         }
+    }
+
+    /// Has every worker forget the entries with this tag, once what this transaction changes is committed; outside a
+    /// transaction at once: call it after the change, then. With `[cache] notify` the workers of other servers on this
+    /// database forget them, too, a moment later: they are told by the transaction itself, and not if it is rolled back.
+    ///
+    /// ```
+    /// # use ferricorn::{Error, Worker};
+    /// async fn reprice(worker: Worker, id: i32, price: i64) -> Result<(), Error> {
+    ///     let change = "UPDATE items SET price = $2 WHERE id = $1";
+    ///     let work = move |tx: &mut ferricorn::PostgresSession| {
+    ///         tx.execute(change, &[&id, &price])?;
+    ///         tx.invalidate_tag("items")?;
+    ///         Ok(())
+    ///     };
+    ///     worker.postgres().transaction(work).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The database's, and then the transaction has failed. Without `notify` none.
+    pub fn invalidate_tag(&mut self, tag: &str) -> Result<(), postgres::Error> {
+        // Whatever comes of it: where it is not told, only a miss was paid for it.
+        self.telling.note(tag);
+        let told = if self.tells_others() { self.tell_others(tag) } else { Ok(()) };
+        if !self.in_transaction {
+            self.telling.bump();
+        }
+        told
+    }
+
+    /// Whether what is invalidated is to be told to other servers.
+    pub(crate) fn tells_others(&self) -> bool {
+        self.telling.tells_others()
+    }
+
+    /// Has other servers hear of the tag when the transaction commits. This one's caches are the caller's affair.
+    pub(crate) fn tell_others(&mut self, tag: &str) -> Result<(), postgres::Error> {
+        self.execute(notify::TELL, &[&notify::CHANNEL, &notify::payload(tag)]).map(drop)
     }
 
     /// Runs a script of several statements, without parameters. Afterwards the pool asks the server, once, whether
@@ -235,7 +277,10 @@ impl Session for PostgresSession {
         // `COMMIT` of a failed transaction is a rollback that reports success; the `SELECT` refuses first.
         let doubtful = self.failed || self.suspect;
         let commit = if doubtful { "SELECT 1; COMMIT" } else { "COMMIT" };
-        let Err(error) = self.client.batch_execute(commit) else {
+        let committed = self.client.batch_execute(commit);
+        // Whatever came of it: where the connection broke, it may have taken effect.
+        self.telling.bump();
+        let Err(error) = committed else {
             self.in_transaction = false;
             return Ok(());
         };
@@ -251,6 +296,7 @@ impl Session for PostgresSession {
     fn roll_back(&mut self) -> Result<(), Error> {
         self.client.batch_execute("ROLLBACK").inspect_err(|_| self.broken = true)?;
         self.in_transaction = false;
+        self.telling.forget();
         Ok(())
     }
 
@@ -259,6 +305,7 @@ impl Session for PostgresSession {
     }
 
     fn is_clean(&mut self) -> bool {
+        self.telling.end_of_call();
         if self.broken || self.client.is_closed() {
             return false;
         }
@@ -292,6 +339,12 @@ impl Session for PostgresSession {
     }
 }
 
+impl Drop for PostgresSession {
+    fn drop(&mut self) {
+        self.telling.end_of_call();
+    }
+}
+
 /// Asks the server to end a statement, over a connection of its own.
 struct CancelRequest {
     token: CancelToken,
@@ -314,6 +367,7 @@ pub(super) fn connector(
     settings: &DatabaseSettings,
     application: &str,
     budget: Option<Arc<Budget>>,
+    telling: Telling,
 ) -> Connect<PostgresSession> {
     let dialer = Dialer::new(url, application).map(|mut dialer| {
         if !settings.statement_timeout.is_zero() {
@@ -332,7 +386,7 @@ pub(super) fn connector(
             token.accompany(&contact);
         }
         let client = dialer.dial(&contact).map_err(|error| Error::DatabaseDown(describe(&error)))?;
-        let mut session = PostgresSession::new(client, dialer);
+        let mut session = PostgresSession::new(client, dialer, telling.clone());
         session.token = token;
         session.begin_to_count().map_err(|error| Error::DatabaseDown(describe(&error)))?;
         Ok(session)
@@ -341,7 +395,7 @@ pub(super) fn connector(
 
 /// Waits for a token. Where all are in use and some of them are lost, the database is asked after those, over a
 /// connection of its own.
-fn find_token(budget: &Arc<Budget>, dialer: &Dialer) -> Result<Token, Error> {
+pub(super) fn find_token(budget: &Arc<Budget>, dialer: &Dialer) -> Result<Token, Error> {
     let deadline = Instant::now() + TOKEN_WAIT;
     loop {
         if let Some(token) = budget.take(ASK_EVERY) {

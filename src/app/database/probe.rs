@@ -2,6 +2,7 @@
 //! Not here: what is looked at.
 
 use super::dial::{Contact, Dialer, describe};
+use super::notify::Telling;
 use super::{PostgresSession, SqliteSession};
 use crate::config::{DatabaseUrl, Settings};
 use rusqlite::{Connection, OpenFlags};
@@ -34,7 +35,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Option<Probe>, String> {
         Some(DatabaseUrl::Postgres(url)) => {
             let dialer = Dialer::new(url, &format!("{}/check", settings.proc_name))?;
             let client = dialer.dial(&Arc::new(Contact::default())).map_err(|error| describe(&error))?;
-            Session::Postgres(Box::new(PostgresSession::new(client, &dialer)))
+            Session::Postgres(Box::new(PostgresSession::new(client, &dialer, Telling::nobody())))
         }
         Some(DatabaseUrl::Sqlite(path)) if path.exists() => {
             Session::Sqlite(SqliteSession::new(read_only(path)?))

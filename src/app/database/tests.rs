@@ -723,3 +723,63 @@ fn a_script_runs_whole_or_not_at_all() {
         assert!(matches!(set_up(&settings, Board::stub(1)), Outcome::Away(_)));
     }
 }
+
+#[test]
+fn what_a_transaction_invalidates_is_told_if_and_when_it_commits() {
+    use ::postgres::fallible_iterator::FallibleIterator;
+    let cluster = cluster();
+    let mut listener = cluster.client();
+    listener.batch_execute("LISTEN ferricorn").unwrap();
+    // Up to a mark of our own, so that nothing is waited for in vain.
+    let mut heard = |mark: &str| {
+        cluster.client().execute("SELECT pg_notify('ferricorn', $1)", &[&mark]).unwrap();
+        let mut notifications = listener.notifications();
+        let mut all = notifications.timeout_iter(LONG);
+        let mut payloads = Vec::new();
+        while let Some(notification) = all.next().unwrap() {
+            if notification.payload() == mark {
+                break;
+            }
+            payloads.push(notification.payload().to_owned());
+        }
+        payloads
+    };
+    for notify in [true, false] {
+        let mut settings = settings(DatabaseUrl::Postgres(cluster.url()));
+        settings.cache.notify = notify;
+        let board = Board::stub(3);
+        let pool = Worker::new(2, Arc::new(settings), board, |_| {}).postgres();
+        let told = |tag: &str| if notify { vec![format!("tag:{tag}")] } else { Vec::new() };
+        let now = move |tag: &str| board.generations.generation(crate::app::cache::tag_slot(tag));
+        let commits = move |db: &mut PostgresSession| {
+            db.invalidate_tag("a")?;
+            db.invalidate_tag("a")?;
+            Ok(now("a"))
+        };
+        let before_commit = run(pool.transaction(commits)).unwrap();
+        assert_eq!(before_commit, 0, "nobody must load anew what is not committed");
+        assert_eq!((heard("1"), now("a") > 0), (told("a"), true));
+
+        let fails = |db: &mut PostgresSession| {
+            db.invalidate_tag("b")?;
+            Err::<(), _>(Error::other("no"))
+        };
+        run(pool.transaction(fails)).unwrap_err();
+        assert_eq!((heard("2"), now("b")), (Vec::new(), 0));
+
+        run(pool.run(|db| Ok(db.invalidate_tag("c")?))).unwrap();
+        assert_eq!((heard("3"), now("c") > 0), (told("c"), true));
+        assert_eq!(now("b"), 0, "it is forgotten");
+
+        // A transaction of the app's own: what is noted counts once more when the call is over.
+        let own = move |db: &mut PostgresSession| {
+            db.batch_execute("BEGIN")?;
+            db.invalidate_tag("d")?;
+            let before = now("d");
+            db.batch_execute("COMMIT")?;
+            Ok(before)
+        };
+        let before = run(pool.run(own)).unwrap();
+        assert_eq!((heard("4"), now("d") > before), (told("d"), true));
+    }
+}

@@ -71,6 +71,8 @@ struct Plan {
     page: Option<(Arc<Templates>, Page)>,
     /// What the statements make out of date.
     invalidation: Invalidation,
+    /// The same tags, for other servers.
+    invalidates: Vec<String>,
 }
 
 /// One statement.
@@ -179,6 +181,7 @@ impl Endpoint {
                     one: query.one,
                     page,
                     invalidation: worker.invalidation(&route.invalidates),
+                    invalidates: route.invalidates.clone(),
                 }),
                 worker: worker.clone(),
                 database,
@@ -276,7 +279,7 @@ impl Work {
 type Run<C> = fn(&mut C, &Checkout, &Plan, &[Value], Option<&mut Stream>) -> Result<Outcome, Error>;
 
 impl Plan {
-    /// Runs the statements, in a transaction if there are several. What they make out of date is invalidated afterwards,
+    /// Runs the statements, in a transaction if there are several or other servers are to hear of them. What they make out of date is invalidated afterwards,
     /// committed or not, whatever came of it: where the connection broke or the answer could not be made, they may have taken
     /// effect. It happens on the thread of the statement, because the future that waits for it may be dropped.
     fn run<C: Transact>(
@@ -289,7 +292,8 @@ impl Plan {
     ) -> Result<Outcome, Error> {
         let outcome = {
             let _afterwards = self.invalidation.at_the_end();
-            if self.statements.len() == 1 {
+            let tells = !self.invalidates.is_empty() && session.tells_others();
+            if self.statements.len() == 1 && !tells {
                 let mut stream = opening.map(stream::Opening::start);
                 run(session, call, self, values, stream.as_mut())?
             } else {
@@ -314,6 +318,9 @@ impl Plan {
         let outcome = session.transact(call, |session| {
             let outcome =
                 run(session, call, self, values, None)?.map_err(|refusal| Error::other(RolledBack(refusal)));
+            if outcome.is_ok() && session.tells_others() {
+                self.invalidates.iter().try_for_each(|tag| session.tell_others(tag))?;
+            }
             commits = outcome.is_ok();
             outcome
         });
@@ -356,6 +363,15 @@ trait Transact: Sized {
         work: impl FnMut(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error>;
 
+    /// Whether other servers hear what is invalidated, and that they do when the transaction commits.
+    fn tells_others(&self) -> bool {
+        false
+    }
+
+    fn tell_others(&mut self, _tag: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// What of an error is the request's doing.
     fn judge(error: &Error, place: &str, call: &Checkout) -> Option<Refusal>;
 }
@@ -367,6 +383,14 @@ impl Transact for PostgresSession {
         work: impl FnMut(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
         in_transaction(self, TransactionOptions::new(), call, work)
+    }
+
+    fn tells_others(&self) -> bool {
+        PostgresSession::tells_others(self)
+    }
+
+    fn tell_others(&mut self, tag: &str) -> Result<(), Error> {
+        Ok(PostgresSession::tell_others(self, tag)?)
     }
 
     fn judge(error: &Error, place: &str, call: &Checkout) -> Option<Refusal> {

@@ -1,0 +1,207 @@
+//! What one server invalidates, another on the same database stops serving, too: over a link that works, that was cut, that
+//! has died without a word, and when who listens is killed.
+
+use crate::support::postgres::Cluster;
+use crate::support::proxy::Proxy;
+use crate::support::{DEADLINE, Program, Server, alone, eventually, seconds};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGUSR2};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// The listener finds out within five seconds that its link is dead, and begins anew.
+const FINDS_OUT: Duration = Duration::from_secs(5);
+
+const LISTENING: &str = "cache notifications listening";
+
+const ROUTES: &str = r#"
+[[route]]
+path = "/items"
+sql = "select name from items order by id"
+cache = "1h"
+tags = ["items"]
+
+[[route]]
+path = "/items"
+methods = ["POST"]
+sql = "insert into items (name) values (:name)"
+params = { name = "text" }
+invalidates = ["items"]
+"#;
+
+fn shop(database: SocketAddr, more: &str) -> Program {
+    let url = format!("postgres://postgres@{database}/postgres");
+    Program::stock()
+        .config(&format!("[database]\nurl = \"{url}\"\n{more}\n[cache]\nnotify = true\n{ROUTES}"))
+        .args("--pool-timeout 2s")
+        .workers(2)
+}
+
+/// It listens, and its workers have filled their caches.
+fn opened(database: SocketAddr) -> Server {
+    let server = shop(database, "").start();
+    server.wait_text(LISTENING);
+    server
+}
+
+fn cluster() -> Cluster {
+    let cluster = Cluster::start();
+    cluster.client().batch_execute("CREATE TABLE items (id serial, name text UNIQUE NOT NULL)").unwrap();
+    cluster
+}
+
+/// None where the database is not to be had.
+fn names(server: &Server) -> Vec<String> {
+    let answer = server.get("/items");
+    if answer.status == 503 {
+        return Vec::new();
+    }
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let items = answer.json();
+    items.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn add(server: &Server, name: &str) -> u16 {
+    let body = format!("{{\"name\": \"{name}\"}}");
+    let fields = [("content-type", "application/json")];
+    server.connect().request("POST", "/items", &fields, body.as_bytes()).unwrap().status
+}
+
+/// All workers, as far as chance finds them.
+fn all_have(server: &Server, name: &str) -> bool {
+    (0..12).all(|_| names(server).iter().any(|known| known == name))
+}
+
+fn times(server: &Server) -> usize {
+    server.log_with(LISTENING).len()
+}
+
+#[test]
+fn what_is_written_here_is_seen_there() {
+    let _alone = alone();
+    let cluster = cluster();
+    let (here, there) = (opened(cluster.addr()), opened(cluster.addr()));
+    let mut waits = Vec::new();
+    for number in 0..20 {
+        let name = format!("n{number}");
+        assert!(!all_have(&there, &name));
+        assert_eq!(add(&here, &name), 200);
+        let begin = Instant::now();
+        eventually(DEADLINE, "the other server tells of it", || names(&there).contains(&name));
+        waits.push(begin.elapsed());
+        assert!(all_have(&here, &name), "here it is seen at once");
+    }
+    waits.sort();
+    println!("from the answer here to the page there: median {:?}, most {:?}", waits[10], waits[19]);
+    // What is refused changes nothing, and is told in the same words as ever.
+    assert_eq!(add(&here, "n1"), 409);
+    assert_eq!(names(&there).len(), 20);
+    // Nobody else's word on the channel disturbs.
+    let mut client = cluster.client();
+    client.batch_execute("NOTIFY ferricorn; NOTIFY ferricorn, 'what?'; NOTIFY ferricorn, 'tag:'").unwrap();
+    assert_eq!(add(&there, "back"), 200);
+    eventually(DEADLINE, "the other way", || all_have(&here, "back"));
+    assert_eq!((times(&here), times(&there)), (1, 1));
+    assert_eq!(cluster.count("application_name = 'ferricorn/notify'"), 2, "one for each server");
+}
+
+#[test]
+fn what_was_missed_while_the_link_was_cut_is_made_up_for() {
+    let _alone = alone();
+    let cluster = cluster();
+    let proxy = Proxy::to(cluster.addr());
+    let (here, there) = (opened(cluster.addr()), opened(proxy.addr()));
+    assert!(!all_have(&there, "cut"));
+    proxy.refuse();
+    there.wait_text("cache notifications interrupted");
+    assert_eq!(add(&here, "cut"), 200);
+    assert!(!names(&there).contains(&"cut".to_owned()), "it cannot know yet");
+    proxy.pass();
+    eventually(DEADLINE, "it listens again", || times(&there) == 2);
+    eventually(DEADLINE, "everything is read anew", || all_have(&there, "cut"));
+}
+
+#[test]
+fn a_link_that_died_without_a_word_is_found_out() {
+    let _alone = alone();
+    let cluster = cluster();
+    let proxy = Proxy::to(cluster.addr());
+    let (here, there) = (opened(cluster.addr()), opened(proxy.addr()));
+    let listener = there.listeners();
+    assert!(!all_have(&there, "silent"));
+    proxy.swallow();
+    let begin = Instant::now();
+    assert_eq!(add(&here, "silent"), 200);
+    there.wait_text("cache notifications stalled");
+    assert!(begin.elapsed() < FINDS_OUT + seconds(5), "{:?}", begin.elapsed());
+    assert!(!names(&there).contains(&"silent".to_owned()), "it cannot know yet");
+    proxy.pass();
+    eventually(DEADLINE, "it listens again", || times(&there) == 2);
+    eventually(DEADLINE, "everything is read anew", || all_have(&there, "silent"));
+    assert_ne!(there.listeners(), listener);
+}
+
+#[test]
+fn who_listens_and_is_killed_has_a_successor_that_makes_up_for_it() {
+    let _alone = alone();
+    let cluster = cluster();
+    let proxy = Proxy::to(cluster.addr());
+    let (here, mut there) = (opened(cluster.addr()), opened(proxy.addr()));
+    assert!(!all_have(&there, "killed"));
+    let workers = there.workers();
+    // So that the successor cannot listen before the change.
+    proxy.pause();
+    there.signal_to(there.listeners()[0], SIGKILL);
+    there.wait_text("notify exited");
+    assert_eq!(add(&here, "killed"), 200);
+    proxy.pass();
+    eventually(DEADLINE, "another one listens", || times(&there) >= 2);
+    eventually(DEADLINE, "everything is read anew", || all_have(&there, "killed"));
+    assert_eq!(there.workers(), workers, "no worker noticed");
+    there.stop();
+}
+
+#[test]
+fn a_reload_and_an_upgrade_have_listeners_of_their_own() {
+    let _alone = alone();
+    let cluster = cluster();
+    let here = opened(cluster.addr());
+    // The least budget: 2 × 2 workers, two who listen, one to ask.
+    let mut there = shop(cluster.addr(), "max_connections = 7").start();
+    there.wait_text(LISTENING);
+    let first = there.listeners();
+    there.signal(SIGHUP);
+    eventually(DEADLINE, "another one listens", || times(&there) == 2 && there.listeners().len() == 1);
+    assert_ne!(there.listeners(), first);
+    assert_eq!(add(&here, "reloaded"), 200);
+    eventually(DEADLINE, "it hears", || all_have(&there, "reloaded"));
+    there.signal(SIGUSR2);
+    there.follow_upgrade(1);
+    eventually(DEADLINE, "the new master's listens", || times(&there) == 3);
+    assert_eq!(add(&here, "upgraded"), 200);
+    eventually(DEADLINE, "it hears", || all_have(&there, "upgraded"));
+    eventually(DEADLINE, "the old ones are gone", || {
+        cluster.count("application_name = 'ferricorn/notify'") == 2
+    });
+    // Switched off, there is nobody.
+    let settings = there.dir().join("server.toml");
+    let text = std::fs::read_to_string(&settings).unwrap().replace("notify = true", "notify = false");
+    std::fs::write(settings, text).unwrap();
+    there.signal(SIGHUP);
+    eventually(DEADLINE, "nobody listens", || there.listeners().is_empty());
+    there.stop();
+}
+
+#[test]
+fn without_postgresql_it_is_refused() {
+    for url in ["", "url = \"sqlite:a.db\""] {
+        let text = format!("[database]\n{url}\n[cache]\nnotify = true\n");
+        let outcome = Program::stock().config(&text).run();
+        assert_eq!(outcome.code, Some(2));
+        let wanted = "cache.notify: got true; allowed: false, or a postgres:// database.url";
+        assert!(outcome.stderr.contains(wanted), "{}", outcome.stderr);
+    }
+    let text =
+        "[database]\nurl = \"postgres://a@127.0.0.1/a\"\nmax_connections = 6\n[cache]\nnotify = true\n";
+    let outcome = Program::stock().config(text).args("-w 2").run();
+    assert!(outcome.stderr.contains("max_connections: got 6; allowed: at least 7"), "{}", outcome.stderr);
+}
