@@ -43,6 +43,7 @@ mod shop;
 mod signals;
 mod spread;
 mod stock;
+mod stock_cache;
 mod stock_check;
 mod stock_stream;
 mod stop;

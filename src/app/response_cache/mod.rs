@@ -16,6 +16,7 @@ mod policy;
 
 pub use body::CachedBody;
 pub use options::ResponseCacheOptions;
+pub(super) use page::Page as KeptPage;
 
 use super::cache::{Cache, CacheOptions, Found, MAX_TAGS, tag_slot};
 use crate::app::Worker;

@@ -32,7 +32,7 @@ const NOT_IN_304: [HeaderName; 3] = [CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT
 /// What a field costs in memory beside its text, about.
 const FIELD_BYTES: usize = 100;
 
-pub(super) struct Page {
+pub(in crate::app) struct Page {
     status: StatusCode,
     head: Mutex<Head>,
     body: Bytes,
@@ -53,7 +53,7 @@ struct Head {
 }
 
 impl Page {
-    pub(super) fn new(parts: Parts, body: &[u8], age: Duration, ttl: Duration) -> Page {
+    pub(in crate::app) fn new(parts: Parts, body: &[u8], age: Duration, ttl: Duration) -> Page {
         let Parts { status, headers: mut fields, .. } = parts;
         let named: Vec<HeaderName> = fields
             .get_all(CONNECTION)
@@ -100,13 +100,13 @@ impl Page {
     }
 
     /// As it was made; to be called before anybody else can have it.
-    pub(super) fn first<B: Body>(&self, asked: &HeaderMap) -> Response<CachedBody<B>> {
+    pub(in crate::app) fn first<B: Body>(&self, asked: &HeaderMap) -> Response<CachedBody<B>> {
         let fields = self.head.lock().unwrap_or_else(PoisonError::into_inner).fields.clone();
         self.respond(fields, Some(asked))
     }
 
     /// As it is out of the cache; `asked` are the request's fields, where it has conditions.
-    pub(super) fn hit<B: Body>(&self, asked: Option<&HeaderMap>) -> Response<CachedBody<B>> {
+    pub(in crate::app) fn hit<B: Body>(&self, asked: Option<&HeaderMap>) -> Response<CachedBody<B>> {
         let age = (self.age + self.made.elapsed()).as_secs();
         let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
         if head.age != Some(age) {

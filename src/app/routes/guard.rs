@@ -6,8 +6,8 @@ use crate::app::{Body, Deadline};
 use crate::config::{Route, Token};
 use axum::extract::Request;
 use axum::response::Response;
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Uri};
+use http::header::{AUTHORIZATION, CACHE_CONTROL};
+use http::{HeaderMap, HeaderValue, Uri};
 use http_body_util::Limited;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
@@ -43,7 +43,12 @@ impl Guard {
             Ok(request) => self.in_time(request, &uri, answer).await,
             Err(refusal) => Err(refusal),
         };
-        outcome.unwrap_or_else(|refusal| refusal.response(uri.path()))
+        let mut response = outcome.unwrap_or_else(|refusal| refusal.response(uri.path()));
+        if !self.tokens.is_empty() {
+            // Who has it from a proxy's cache has shown no token.
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+        }
+        response
     }
 
     fn admit(&self, request: Request) -> Result<Request, Refusal> {

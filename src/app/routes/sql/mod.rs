@@ -1,6 +1,7 @@
 //! A route whose answer is made of a statement's rows: as JSON, or as a page of a template.
 //! Not here: each step's own work.
 
+mod kept;
 mod postgres;
 mod rows;
 mod scan;
@@ -20,13 +21,14 @@ use super::template::{Page, Templates, media_type};
 use super::value::Value;
 use crate::app::cache::Invalidation;
 use crate::app::database::{Checkout, TransactionOptions, in_transaction};
-use crate::app::{Body, CacheOptions, Database, Error, PostgresSession, SqliteSession, TaggedCache, Worker};
+use crate::app::{Body, Database, Error, PostgresSession, SqliteSession, Worker};
 use crate::config::{DatabaseUrl, Param, ParamKind, Query, Route, Scalar, Sql};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
+use kept::Pages;
 use scan::translate;
 use std::fmt;
 use std::panic::Location;
@@ -49,8 +51,8 @@ pub(super) struct Endpoint {
     input: Input,
     status: StatusCode,
     media_type: HeaderValue,
-    /// Answers to GET, whole, by the values that were bound: two spellings of one URL share theirs.
-    cache: Option<TaggedCache<Values, Bytes>>,
+    /// Answers to GET, whole.
+    cache: Option<Pages>,
 }
 
 /// What a request's work needs beside its values.
@@ -164,10 +166,7 @@ impl Endpoint {
             (Arc::clone(templates), page)
         });
         let rules = params.into_iter().map(|param| Rule::new(param).expect("check saw the declaration"));
-        let cache = (!route.cache.is_zero()).then(|| {
-            let options = CacheOptions::new(settings.cache.capacity, route.cache);
-            worker.cache_with(&format!("route {}", route.path), options).tagged(&route.tags)
-        });
+        let cache = (!route.cache.is_zero()).then(|| Pages::new(worker, route));
         let database = (!statements.is_empty()).then(|| worker.database().expect("check saw the url"));
         Endpoint {
             input: Input::new(rules.collect(), &path::names(&route.path)),
@@ -192,16 +191,18 @@ impl Endpoint {
 
     pub(super) async fn answer(&self, request: Request) -> Result<Response, Refusal> {
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
+        if let Some(pages) = self.cache.as_ref().filter(|_| is_safe) {
+            return pages.answer(self, request).await;
+        }
         let values = self.input.read(request).await?;
         let work = &self.shared;
-        let body = match &self.cache {
-            // A refusal is an `Err` and so is never kept.
-            Some(cache) if is_safe => cache.get_or_load(values.clone(), || work.whole(values)).await?.into(),
-            Some(_) | None if is_safe && self.may_stream() => match work.streamed(values).await? {
+        let body = if is_safe && self.may_stream() {
+            match work.streamed(values).await? {
                 Answer::Whole(bytes) => bytes.into(),
                 Answer::Begun(body) => Body::new(body),
-            },
-            Some(_) | None => work.whole(values).await?.into(),
+            }
+        } else {
+            work.whole(values).await?.into()
         };
         if self.status == StatusCode::NO_CONTENT {
             return Ok(self.status.into_response());
