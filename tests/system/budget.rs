@@ -36,6 +36,8 @@ fn reloads_keep_the_budget_and_lose_nothing() {
         server.signal(SIGHUP);
         server.wait_count(Said::ReloadDone, round);
         load.wait_more(500);
+        // The budget has a share for two generations, not for three.
+        eventually(DEADLINE, "the old workers have left", || server.workers().len() == 2);
     }
     load.finish().assert_none_failed();
     assert_kept(watch);

@@ -141,7 +141,7 @@ fn a_client_that_does_not_read_is_cut_off_and_leaves_threads_to_others() {
 
 #[test]
 fn an_answer_without_end_is_cut_off_before_its_worker_is_given_up() {
-    on_both("--threads 1 --timeout 4s", |server, name, _| {
+    on_both("--threads 1 --timeout 8s", |server, name, _| {
         let worker = server.worker();
         assert_eq!(server.try_get("/endless").unwrap_err(), Failure::Cut, "{name}");
         server.wait_text("it was not taken in time");
