@@ -43,6 +43,16 @@ fn deaths_before_ready_back_off_per_slot_up_to_half_a_minute() {
         story.calm_until(now + delay, &[1], &format!("spawn 0 g1 @{}", now + delay));
         now += delay;
     }
+    // However many there are. The log tells of twice as many only.
+    for number in 11_u32..=40 {
+        let (told, quietly) = match number.is_power_of_two() {
+            true => (format!("back-off 0 #{number} 30000ms"), ""),
+            false => (String::new(), " quietly"),
+        };
+        story.at(now, &[died(0)], &told);
+        now += 30_000;
+        story.calm_until(now, &[1], &format!("spawn 0 g1{quietly} @{now}"));
+    }
     story.at(now + 1, &[died(1)], "spawn 1 g1");
 }
 
