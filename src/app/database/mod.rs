@@ -18,6 +18,7 @@ mod tls;
 mod transaction;
 
 pub(crate) use self::checkout::Checkout;
+pub(crate) use self::health::Session;
 pub use self::pool::Pool;
 pub use self::postgres::PostgresSession;
 pub use self::sqlite::SqliteSession;

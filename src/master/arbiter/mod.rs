@@ -154,7 +154,7 @@ impl Arbiter {
                     self.fail_trial_of(id as usize, Rejection::Died);
                 }
             }
-            Event::Exited { slot, clean } => self.exited(slot as usize, clean, now),
+            Event::Exited { slot, .. } => self.exited(slot as usize, now),
             Event::SetUp(outcome) => self.set_up(outcome, now),
             Event::SuccessorReady => self.succeeded(),
             Event::SuccessorGone => {
@@ -289,13 +289,13 @@ impl Arbiter {
         }
     }
 
-    fn exited(&mut self, at: usize, clean: bool, now: Instant) {
+    fn exited(&mut self, at: usize, now: Instant) {
         let slot = self.slots[at];
         if !slot.has_worker() || self.fails_trial(at, Rejection::Died) {
             return;
         }
         // A successor of one that was retiring or outdated stands or is coming: nothing is started in its place.
-        let counts = slot.is_death(clean) && slot.generation == self.generation && !slot.is_retiring();
+        let counts = slot.is_death() && slot.generation == self.generation;
         if !counts || self.stop.is_some() {
             self.slots[at].vacate();
             return;

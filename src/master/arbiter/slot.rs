@@ -117,10 +117,11 @@ impl Slot {
     }
 
     /// Whether the end of its worker, now, is a death that counts.
-    pub(super) fn is_death(&self, clean: bool) -> bool {
+    pub(super) fn is_death(&self) -> bool {
         match self.state {
             State::Booting { .. } => true,
-            State::Serving { retiring, .. } => !(retiring && clean),
+            // A successor of one that retires stands or is coming.
+            State::Serving { retiring, .. } => !retiring,
             State::KilledInBoot => true,
             // Wanted, or replaced already.
             State::Vacant

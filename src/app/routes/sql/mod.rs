@@ -20,7 +20,7 @@ use super::rule::Rule;
 use super::template::{Page, Templates, media_type};
 use super::value::Value;
 use crate::app::cache::Invalidation;
-use crate::app::database::{Checkout, TransactionOptions, in_transaction};
+use crate::app::database::{Checkout, Session, TransactionOptions, in_transaction};
 use crate::app::{Body, Database, Error, PostgresSession, SqliteSession, Worker};
 use crate::config::{DatabaseUrl, Param, ParamKind, Query, Route, Scalar, Sql};
 use axum::extract::Request;
@@ -316,7 +316,7 @@ impl Plan {
         run: Run<C>,
     ) -> Result<Outcome, Error> {
         let mut commits = false;
-        let outcome = session.transact(call, |session| {
+        let outcome = in_transaction(session, TransactionOptions::new(), call, |session| {
             let outcome =
                 run(session, call, self, values, None)?.map_err(|refusal| Error::other(RolledBack(refusal)));
             if outcome.is_ok() && session.tells_others() {
@@ -357,13 +357,7 @@ impl Prepared {
 }
 
 /// A session that can do several statements or none.
-trait Transact: Sized {
-    fn transact<T>(
-        &mut self,
-        call: &Checkout,
-        work: impl FnMut(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error>;
-
+trait Transact: Session {
     /// Whether other servers hear what is invalidated, and that they do when the transaction commits.
     fn tells_others(&self) -> bool {
         false
@@ -378,14 +372,6 @@ trait Transact: Sized {
 }
 
 impl Transact for PostgresSession {
-    fn transact<T>(
-        &mut self,
-        call: &Checkout,
-        work: impl FnMut(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        in_transaction(self, TransactionOptions::new(), call, work)
-    }
-
     fn tells_others(&self) -> bool {
         PostgresSession::tells_others(self)
     }
@@ -400,14 +386,6 @@ impl Transact for PostgresSession {
 }
 
 impl Transact for SqliteSession {
-    fn transact<T>(
-        &mut self,
-        call: &Checkout,
-        work: impl FnMut(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        in_transaction(self, TransactionOptions::new(), call, work)
-    }
-
     fn judge(error: &Error, place: &str, call: &Checkout) -> Option<Refusal> {
         if let Error::Sqlite(error) = error { sqlite::judge(error, place, call) } else { None }
     }
