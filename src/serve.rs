@@ -22,7 +22,7 @@ const SETTINGS: u8 = 2;
 const NEVER_READY: u8 = 3;
 
 /// What a worker opens besides its clients' connections: listeners, logs, pipes, and a handful for the app. Its database
-/// connections and their handler threads come on top.
+/// connections and their handler threads come on top, and the programs of its routes.
 const SPARE_DESCRIPTORS: u64 = 64;
 
 /// Runs `app` under the whole server: a master that reads its options from defaults, file, environment and command line,
@@ -258,7 +258,8 @@ fn fit(settings: &mut Settings) {
     for warning in settings.warnings() {
         log::warn!("{warning}");
     }
-    let needed = SPARE_DESCRIPTORS + 2 * settings.database.pool_size as u64;
+    let programs = app::routes::program_children(settings) * app::DESCRIPTORS_OF_A_CHILD;
+    let needed = SPARE_DESCRIPTORS + 2 * settings.database.pool_size as u64 + programs;
     if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let room = usize::try_from(limit.saturating_sub(needed)).unwrap_or(usize::MAX).max(1);
         if room < settings.worker_connections {

@@ -18,6 +18,7 @@ pub use deadline::Deadline;
 pub use error::Error;
 pub use handle::Worker;
 pub use peer::Peer;
+pub(crate) use program::DESCRIPTORS_OF_A_CHILD;
 pub use program::{Program, ProgramOptions};
 pub use response_cache::{
     CacheTags, CachedBody, CachedService, ResponseCacheLayer, ResponseCacheOptions, ResponseFuture,

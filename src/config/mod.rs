@@ -18,7 +18,7 @@ pub(crate) use app::AppType;
 pub(crate) use change::Changes;
 pub use error::Error;
 pub use print::reference;
-pub use route::{Kind, Page, Param, ParamKind, Query, Route, Scalar, Sql, Token};
+pub use route::{Kind, Page, Param, ParamKind, Program, Query, Route, Scalar, Sql, Token};
 pub use source::{AppKind, Mode, Source, Stop};
 
 use error::Problem;

@@ -129,7 +129,7 @@ fn every_error_says_where_what_and_what_is_allowed() {
         ("a b", vec![], "server.toml:1: not TOML: ".into()),
         ("timeout = 1\ntimeout = 2", vec![], "server.toml:2: not TOML: duplicate key".into()),
         ("route = 1", vec![], "server.toml:1: route: allowed: tables, each begun by [[route]]".into()),
-        ("[[route]]\npath = '/'", vec![], "server.toml:1: route: needs exactly one of text, sql, template, static and redirect; template may have sql".into()),
+        ("[[route]]\npath = '/'", vec![], "server.toml:1: route: needs exactly one of text, sql, template, static, redirect and program; template may have sql".into()),
         ("[[route]]\ntext = ''", vec![], "server.toml:1: route: needs a path".into()),
         (
             "[[route]]\npath='/'\ntext=''\nmethod='GET'",
@@ -156,6 +156,50 @@ fn every_error_says_where_what_and_what_is_allowed() {
         let error = read(text, &arguments, &[]).unwrap_err();
         assert!(error.starts_with(&message), "for {text:?} {arguments:?}\n  got {error}\n  not {message}");
     }
+}
+
+#[test]
+fn what_does_not_go_with_a_program_is_named_with_its_line() {
+    let words =
+        "got \"model.py\"; allowed: the program and its arguments, such as [\"python3\", \"model.py\"]";
+    let kept = "does not go with program, whose answers are not kept; allowed with sql and template";
+    for (program, more, message) in [
+        ("'model.py'", "", format!("3: route.program: {words}")),
+        ("[]", "", "3: route.program: got []; allowed: the program".into()),
+        ("['']", "", "3: route.program: got [\"\"]; allowed: the program".into()),
+        ("['a', 1]", "", "3: route.program: got [\"a\", 1]; allowed: the program".into()),
+        ("['a\\u0000']", "", "3: route.program: got ".into()),
+        ("['a']", "cache = '1s'", format!("4: route.cache: {kept}")),
+        ("['a']", "tags = 'a'", format!("4: route.tags: {kept}")),
+        ("['a']", "invalidates = 'a'", format!("4: route.invalidates: {kept}")),
+        ("['a']", "children = 0", "4: route.children: got 0; allowed: a number from 1 to 64".into()),
+        ("['a']", "children = 65", "4: route.children: got 65; allowed: a number from 1 to 64".into()),
+        ("['a']", "queue = -1", "4: route.queue: got -1; allowed: a number from 0 to 10000".into()),
+        ("['a']", "start_timeout = 0", "4: route.start_timeout: got 0; allowed: a duration such as".into()),
+        (
+            "['a']",
+            "one = true",
+            "4: route.one: does not go with program; allowed with template and sql".into(),
+        ),
+        ("['a']", "params = { n = 'int' }", "4: route.params.n: got \"int\"; allowed: integer".into()),
+        ("['a']", "text = 'a'", "1: route: needs exactly one of text, sql,".into()),
+    ] {
+        let program = program.replace('\'', "\"");
+        let text = format!("[[route]]\npath = '/'\nprogram = {program}\n{more}\n");
+        let error = read(&text, &[], &[]).unwrap_err();
+        assert!(
+            error.starts_with(&format!("server.toml:{message}")),
+            "{text}\n  got {error}\n  not {message}"
+        );
+    }
+    let text = "[[route]]\npath = '/'\nprogram = ['a', '']\nchildren = 64\nqueue = 0\nstart_timeout = '1m'\n";
+    let routes =
+        [text, "[[route]]\npath = '/'\nprogram = ['a']\n"].map(|text| read(text, &[], &[]).unwrap().routes);
+    let limits = routes.map(|routes| match &routes[0].kind {
+        Kind::Program(program) => (program.children, program.queue, program.start_timeout.as_secs()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(limits, [(64, 0, 60), (1, 64, 30)]);
 }
 
 #[test]

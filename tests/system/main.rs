@@ -45,6 +45,7 @@ mod spread;
 mod stock;
 mod stock_cache;
 mod stock_check;
+mod stock_program;
 mod stock_stream;
 mod stop;
 mod storm;

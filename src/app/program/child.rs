@@ -18,6 +18,10 @@ use std::process::{Command, ExitStatus};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// What a child takes of its worker's descriptors: one end of each socket, and a second handle to either, to end its talk with and
+/// to read its errors. Some more are open while it starts.
+pub(crate) const DESCRIPTORS_OF_A_CHILD: u64 = 4;
+
 /// What is read at a time.
 const PIECE: usize = 16 * 1024;
 
@@ -130,7 +134,9 @@ impl Child {
         };
         self.ask(line, &mut left)?;
         let answer = self.answer(options.max_line, &mut left)?;
-        serde_json::from_slice::<IgnoredAny>(&answer).map_err(|_| Fault::NoJson)?;
+        // What is ignored is not looked at for its UTF-8, which JSON is.
+        let text = std::str::from_utf8(&answer).map_err(|_| Fault::NoJson)?;
+        serde_json::from_str::<IgnoredAny>(text).map_err(|_| Fault::NoJson)?;
         self.answered += 1;
         Ok(answer)
     }

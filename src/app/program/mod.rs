@@ -9,6 +9,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use child::DESCRIPTORS_OF_A_CHILD;
 pub use options::ProgramOptions;
 
 use crate::app::Error;
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use supervisor::{Call, Shared};
 use tokio::sync::oneshot;
 
@@ -68,24 +70,29 @@ impl Program {
         In: Serialize + ?Sized,
         Out: DeserializeOwned,
     {
-        let Handle(shared) = &*self.handle;
-        let line = line(input, shared.options.max_line)?;
-        let (answer, mut answered) = oneshot::channel();
-        let (is_begun, in_flight) = (Arc::new(AtomicBool::new(false)), InFlight::current());
-        let _queued = in_flight.queued();
-        shared.submit(Call { line, answer, is_begun: Arc::clone(&is_begun), in_flight })?;
-        let outcome = match tokio::time::timeout(shared.options.timeout, &mut answered).await {
-            Ok(outcome) => outcome,
-            // From its begin on its thread counts the time.
-            Err(_) if is_begun.load(Ordering::SeqCst) => answered.await,
-            Err(_) => return Err(Error::ProgramDown("no child was free within its timeout".to_owned())),
-        };
-        let answer = outcome.unwrap_or_else(|_| Err(Error::ProgramDown("the worker leaves".to_owned())))?;
+        let line = line(input, self.handle.0.options.max_line)?;
+        let answer = self.ask(line, Instant::now() + self.handle.0.options.timeout).await?;
         // The error's own text would quote what the program said.
         serde_json::from_slice(&answer).map_err(|error| {
             let (kind, column) = (error.classify(), error.column());
             Error::ProgramFailed(format!("its answer does not fit: {kind:?} at column {column}"))
         })
+    }
+
+    /// Asks with a whole line, its newline included, and waits for a child `until` then: the answer as it came, which is JSON.
+    pub(in crate::app) async fn ask(&self, line: Vec<u8>, until: Instant) -> Result<Vec<u8>, Error> {
+        let Handle(shared) = &*self.handle;
+        let (answer, mut answered) = oneshot::channel();
+        let (is_begun, in_flight) = (Arc::new(AtomicBool::new(false)), InFlight::current());
+        let _queued = in_flight.queued();
+        shared.submit(Call { line, answer, is_begun: Arc::clone(&is_begun), in_flight })?;
+        let outcome = match tokio::time::timeout_at(until.into(), &mut answered).await {
+            Ok(outcome) => outcome,
+            // From its begin on its thread counts the time.
+            Err(_) if is_begun.load(Ordering::SeqCst) => answered.await,
+            Err(_) => return Err(Error::ProgramDown("no child was free within its timeout".to_owned())),
+        };
+        outcome.unwrap_or_else(|_| Err(Error::ProgramDown("the worker leaves".to_owned())))
     }
 }
 

@@ -5,9 +5,9 @@
 use super::rule::Rule;
 use super::sql::{self, Dialect, dialect};
 use super::template::Templates;
-use super::{path, redirect};
+use super::{path, program, redirect};
 use crate::app::MAX_TAGS;
-use crate::config::{Kind, Query, Route, Settings};
+use crate::config::{Kind, Param, Query, Route, Settings};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
@@ -52,6 +52,10 @@ fn check_route(
         }
         Kind::Static(folder) => check_static(route, folder),
         Kind::Redirect(to) => check_redirect(route, to),
+        Kind::Program(of_route) => {
+            check_params(route, &of_route.params, false)?;
+            program::find(&of_route.words[0])
+        }
     }
 }
 
@@ -70,7 +74,7 @@ fn check_status(route: &Route) -> Result<(), String> {
     let (status, name) = (route.status, route.kind.name());
     let outside = |allowed: &str| Err(format!("status is {status}; with {name} it must be {allowed}"));
     match &route.kind {
-        Kind::Sql(_) | Kind::Template { .. } if !(200..=299).contains(&status) => {
+        Kind::Sql(_) | Kind::Template { .. } | Kind::Program(_) if !(200..=299).contains(&status) => {
             outside("within 200 to 299")
         }
         Kind::Text(_) if !(200..=599).contains(&status) => outside("within 200 to 599"),
@@ -81,13 +85,18 @@ fn check_status(route: &Route) -> Result<(), String> {
         Kind::Text(text) if [204, 205, 304].contains(&status) && !text.is_empty() => {
             Err(format!("status is {status}, which has no body; the text must be empty"))
         }
-        Kind::Sql(_) | Kind::Template { .. } if status == 205 => {
+        Kind::Sql(_) | Kind::Template { .. } | Kind::Program(_) if status == 205 => {
             Err("status is 205, which has no body; 204 is the status for that".into())
         }
         Kind::Template { .. } if status == 204 => {
             Err("status is 204, which has no body for a template".into())
         }
-        Kind::Text(_) | Kind::Sql(_) | Kind::Template { .. } | Kind::Static(_) | Kind::Redirect(_) => Ok(()),
+        Kind::Text(_)
+        | Kind::Sql(_)
+        | Kind::Template { .. }
+        | Kind::Static(_)
+        | Kind::Redirect(_)
+        | Kind::Program(_) => Ok(()),
     }
 }
 
@@ -117,6 +126,7 @@ fn article(kind: &Kind) -> &'static str {
         Kind::Template { .. } => "a template without sql",
         Kind::Static(_) => "a folder",
         Kind::Redirect(_) => "a redirect",
+        Kind::Program(_) => "a program",
     }
 }
 
@@ -157,33 +167,38 @@ fn check_limits(route: &Route, settings: &Settings) -> Result<(), String> {
     }
 }
 
-fn check_query(route: &Route, query: &Query, dialect: Option<Dialect>) -> Result<(), String> {
+/// `has_page`: some of them were not declared, but come with `page`.
+fn check_params(route: &Route, params: &[Param], has_page: bool) -> Result<(), String> {
     let path_names = path::names(&route.path);
     let mut declared = HashSet::new();
-    for param in sql::params(query) {
-        if !declared.insert(param.name.clone()) {
-            return Err(match query.page {
-                Some(_) if ["limit", "offset"].contains(&param.name.as_str()) => {
-                    format!("params declares {:?}, which page brings", param.name)
-                }
-                Some(_) | None => format!("params declares {:?} twice", param.name),
+    for param in params {
+        if !declared.insert(&param.name) {
+            return Err(if has_page && ["limit", "offset"].contains(&param.name.as_str()) {
+                format!("params declares {:?}, which page brings", param.name)
+            } else {
+                format!("params declares {:?} twice", param.name)
             });
         }
         if path_names.contains(&param.name) && !param.required {
             return Err(format!("params.{} is in the path, and so is always given", param.name));
         }
-        Rule::new(param)?;
+        Rule::new(param.clone())?;
     }
-    if let Some(name) = path_names.iter().find(|name| !declared.contains(*name)) {
-        return Err(format!("the path has {{{name}}}, which params does not declare"));
+    match path_names.iter().find(|name| !declared.contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(format!("the path has {{{name}}}, which params does not declare")),
     }
+}
+
+fn check_query(route: &Route, query: &Query, dialect: Option<Dialect>) -> Result<(), String> {
+    check_params(route, &sql::params(query), query.page.is_some())?;
     if query.statements.is_empty() {
         return Ok(());
     }
     let name = route.kind.name();
     let dialect = dialect.ok_or(match &route.kind {
         Kind::Template { .. } => "a template with sql needs [database] url".to_owned(),
-        Kind::Text(_) | Kind::Sql(_) | Kind::Static(_) | Kind::Redirect(_) => {
+        Kind::Text(_) | Kind::Sql(_) | Kind::Static(_) | Kind::Redirect(_) | Kind::Program(_) => {
             format!("a route with {name} needs [database] url")
         }
     })?;

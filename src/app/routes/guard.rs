@@ -1,9 +1,10 @@
 //! What is common to all routes, whatever they answer: who may ask, how large a body may be, how long it may take; and
 //! the response where the answer is a refusal. Not here: what a route answers.
 
+use super::program;
 use super::refusal::Refusal;
 use crate::app::{Body, Deadline};
-use crate::config::{Route, Token};
+use crate::config::{Kind, Route, Settings, Token};
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
@@ -23,13 +24,20 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(route: &Route) -> Guard {
+    pub(super) fn new(route: &Route, settings: &Settings) -> Guard {
         Guard {
             tokens: route.tokens.clone(),
             limit_request_body: route
                 .limit_request_body
                 .map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
-            timeout: route.timeout,
+            timeout: match route.kind {
+                Kind::Program(_) => Some(program::timeout(route, settings)),
+                Kind::Text(_)
+                | Kind::Sql(_)
+                | Kind::Template { .. }
+                | Kind::Static(_)
+                | Kind::Redirect(_) => route.timeout,
+            },
         }
     }
 

@@ -2,7 +2,7 @@
 //! Not here: reading the file; pools, caches and handler threads.
 //!
 //! A request's way: `guard` looks at what is common to all routes (tokens, limits) and hands it to the route's kind:
-//! `text`, `redirect`, `files`, or `sql` and `template`, for which `input` takes the parameters and `sql` asks the database.
+//! `text`, `redirect`, `files`, `program`, or `sql` and `template`. For the last three `input` takes the parameters.
 //! Where that fails, `refusal` is the response. `check` has looked at the routes before anything was started, and `prove`
 //! tries their statements on the database when asked to.
 
@@ -11,6 +11,7 @@ mod files;
 mod guard;
 mod input;
 mod path;
+mod program;
 mod prove;
 mod redirect;
 mod refusal;
@@ -57,7 +58,7 @@ pub(crate) fn build(worker: &Worker) -> Router {
     let mut methods: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for route in &settings.routes {
         methods.entry(&route.path).or_default().extend(route.methods.iter().map(String::as_str));
-        router = router.route(&route.path, endpoint(&shared, route));
+        router = router.route(&route.path, endpoint(worker, &shared, route));
     }
     for (path, methods) in methods {
         if !methods.contains(&"OPTIONS") {
@@ -71,7 +72,16 @@ pub(crate) fn build(worker: &Worker) -> Router {
         .layer(DefaultBodyLimit::disable())
 }
 
-fn endpoint(shared: &sql::Shared, route: &Route) -> MethodRouter {
+/// How many children the programs of all routes have, in each worker.
+pub(crate) fn program_children(settings: &Settings) -> u64 {
+    let of_route = |route: &Route| match &route.kind {
+        Kind::Program(program) => program.children as u64,
+        Kind::Text(_) | Kind::Sql(_) | Kind::Template { .. } | Kind::Static(_) | Kind::Redirect(_) => 0,
+    };
+    settings.routes.iter().map(of_route).sum()
+}
+
+fn endpoint(worker: &Worker, shared: &sql::Shared, route: &Route) -> MethodRouter {
     let status = StatusCode::from_u16(route.status).expect("check saw the status");
     let endpoint = match &route.kind {
         Kind::Text(text) => Endpoint::Text(text::Text::new(status, text)),
@@ -81,8 +91,9 @@ fn endpoint(shared: &sql::Shared, route: &Route) -> MethodRouter {
         }
         Kind::Static(folder) => Endpoint::Files(files::Files::new(folder, &route.path)),
         Kind::Redirect(to) => Endpoint::Redirect(redirect::Redirect::new(status, to)),
+        Kind::Program(of_route) => Endpoint::Program(program::Endpoint::new(worker, route, of_route)),
     };
-    let guarded = Arc::new((Guard::new(route), endpoint));
+    let guarded = Arc::new((Guard::new(route, worker.settings()), endpoint));
     on(filter(&route.methods), move |request: Request| {
         let guarded = Arc::clone(&guarded);
         async move {
@@ -98,6 +109,7 @@ enum Endpoint {
     Query(sql::Endpoint),
     Files(files::Files),
     Redirect(redirect::Redirect),
+    Program(program::Endpoint),
 }
 
 impl Endpoint {
@@ -107,6 +119,7 @@ impl Endpoint {
             Endpoint::Query(query) => query.answer(request).await,
             Endpoint::Files(files) => files.answer(request).await,
             Endpoint::Redirect(redirect) => redirect.answer(request).await,
+            Endpoint::Program(program) => program.answer(request).await,
         }
     }
 }

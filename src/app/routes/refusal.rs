@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 use std::borrow::Cow;
 
-/// Each variant is one status, but for the last three.
+/// Each variant is one status, but for those that carry one, or an error.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// 400: parameters are missing or wrong, every one of them in the list.
@@ -41,6 +41,12 @@ pub(super) enum Refusal {
     Body(StatusCode),
     /// Whatever the database's error says: 500, 503 or 504.
     Database(Error),
+    /// 413: the question to a program would be longer than a program takes.
+    LongQuestion,
+    /// A program's own, from 400 to 599; the text is for the client.
+    Reported(StatusCode, String),
+    /// Whatever the error of a program's call says: 502, 503 or 504.
+    Program(Error),
     /// What a library answered, without its body.
     Other(StatusCode, HeaderMap),
 }
@@ -77,7 +83,9 @@ impl Refusal {
             Refusal::Late => StatusCode::GATEWAY_TIMEOUT.into_response(),
             Refusal::Body(status) => status.into_response(),
             // It logs itself, and knows its status.
-            Refusal::Database(error) => error.into_response(),
+            Refusal::Database(error) | Refusal::Program(error) => error.into_response(),
+            Refusal::LongQuestion => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+            Refusal::Reported(status, _) => status.into_response(),
             Refusal::Other(status, headers) => (status, headers).into_response(),
         };
         let body = document(response.status(), detail, path, &faults);
@@ -92,7 +100,7 @@ impl Refusal {
     fn detail(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Refusal::Fields(_) => "parameters are missing or wrong",
-            Refusal::Malformed(detail) => return Cow::Owned(detail.clone()),
+            Refusal::Malformed(detail) | Refusal::Reported(_, detail) => return Cow::Owned(detail.clone()),
             Refusal::Unauthorized { had_token: false } => "a bearer token is needed",
             Refusal::Unauthorized { had_token: true } => "the bearer token is not known",
             Refusal::NotFound => "there is nothing here",
@@ -104,20 +112,27 @@ impl Refusal {
             Refusal::Unprocessable => "the database does not allow these values",
             Refusal::Broken => "the answer could not be made",
             Refusal::Busy => "too many large answers are under way, try again",
-            Refusal::Late | Refusal::Database(Error::TimedOut) => "the answer took too long",
+            Refusal::Late => TOOK_TOO_LONG,
             Refusal::Body(_) => "the body is too large or broke off",
-            Refusal::Database(
-                Error::QueueFull | Error::PoolTimeout | Error::DatabaseDown(_) | Error::ProgramDown(_),
-            ) => "busy or out of order, try again",
-            Refusal::Database(
-                Error::Panicked
-                | Error::Postgres(_)
-                | Error::Sqlite(_)
-                | Error::ProgramFailed(_)
-                | Error::Other(_),
-            ) => "the answer could not be made",
+            Refusal::LongQuestion => "the parameters are too long for the program behind this",
+            Refusal::Database(error) | Refusal::Program(error) => of_error(error),
             Refusal::Other(..) => "the request cannot be answered as it is",
         })
+    }
+}
+
+const TOOK_TOO_LONG: &str = "the answer took too long";
+
+fn of_error(error: &Error) -> &'static str {
+    match error {
+        Error::TimedOut => TOOK_TOO_LONG,
+        Error::QueueFull | Error::PoolTimeout | Error::DatabaseDown(_) | Error::ProgramDown(_) => {
+            "busy or out of order, try again"
+        }
+        Error::ProgramFailed(_) => "the program behind this failed",
+        Error::Panicked | Error::Postgres(_) | Error::Sqlite(_) | Error::Other(_) => {
+            "the answer could not be made"
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// What `wait` takes.
+pub(super) const WAIT: &str = "a duration such as 500ms or 30s, from 1ms to 24h";
 /// The longest time that a route may give itself.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

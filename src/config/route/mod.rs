@@ -3,10 +3,12 @@
 
 mod fields;
 mod param;
+mod program;
 mod query;
 mod token;
 
 pub use param::{Param, ParamKind, Scalar};
+pub use program::Program;
 pub use query::{Page, Query, Sql};
 pub use token::Token;
 
@@ -55,6 +57,8 @@ pub enum Kind {
     Static(PathBuf),
     /// Another address, in which `{name}` stands for a part of the path.
     Redirect(String),
+    /// What a program beside the worker answers.
+    Program(Program),
 }
 
 /// Keys that every route may have.
@@ -62,12 +66,13 @@ const COMMON: [&str; 9] =
     ["path", "methods", "status", "cache", "tags", "invalidates", "limit_request_body", "timeout", "tokens"];
 
 /// The keys that name a kind, and what else each may have. `sql` beside `template` is the template's.
-const KINDS: [(&str, &[&str]); 5] = [
+const KINDS: [(&str, &[&str]); 6] = [
     ("template", &["template", "sql", "params", "one", "page"]),
     ("sql", &["sql", "params", "one", "page"]),
     ("text", &["text"]),
     ("static", &["static"]),
     ("redirect", &["redirect"]),
+    ("program", &program::KEYS),
 ];
 
 const TAGS: &str = "names such as items, in an array or one string";
@@ -95,7 +100,7 @@ pub(super) fn read(reader: &mut Reader<'_>, route: &Spanned<DeValue<'_>>) -> Opt
     let tags = fields.read("tags", TAGS, fields::names).unwrap_or_default();
     let invalidates = fields.read("invalidates", TAGS, fields::names).unwrap_or_default();
     let limit_request_body = fields.read("limit_request_body", "a size such as 64KiB", values::size);
-    let timeout = fields.read("timeout", "a duration such as 500ms or 30s, from 1ms to 24h", fields::wait);
+    let timeout = fields.read("timeout", fields::WAIT, fields::wait);
     let tokens = token::read(&mut fields);
     if fields.reader.problems.len() > problems {
         return None;
@@ -121,7 +126,7 @@ fn read_kind(fields: &mut Fields<'_, '_>) -> Option<Kind> {
     let is_one = given.len() == 1 || (given.len() == 2 && given[0].0 == "template" && given[1].0 == "sql");
     let Some(&(name, own)) = given.first().filter(|_| is_one) else {
         fields.problem(
-            "route: needs exactly one of text, sql, template, static and redirect; template may have sql",
+            "route: needs exactly one of text, sql, template, static, redirect and program; template may have sql",
         );
         return None;
     };
@@ -135,6 +140,7 @@ fn read_kind(fields: &mut Fields<'_, '_>) -> Option<Kind> {
             Kind::Template { name: name?, query }
         }
         "static" => Kind::Static(fields.read("static", "a folder", values::path)??),
+        "program" => Kind::Program(program::read(fields)?),
         _ => Kind::Redirect(fields.read("redirect", "an address such as /new/{id}", values::text)?),
     })
 }
@@ -153,6 +159,7 @@ impl Kind {
             Kind::Template { .. } => "template",
             Kind::Static(_) => "static",
             Kind::Redirect(_) => "redirect",
+            Kind::Program(_) => "program",
         }
     }
 
@@ -160,13 +167,13 @@ impl Kind {
     pub fn query(&self) -> Option<&Query> {
         match self {
             Kind::Sql(query) | Kind::Template { query, .. } => Some(query),
-            Kind::Text(_) | Kind::Static(_) | Kind::Redirect(_) => None,
+            Kind::Text(_) | Kind::Static(_) | Kind::Redirect(_) | Kind::Program(_) => None,
         }
     }
 
     fn default_status(&self) -> u16 {
         match self {
-            Kind::Text(_) | Kind::Sql(_) | Kind::Template { .. } | Kind::Static(_) => 200,
+            Kind::Text(_) | Kind::Sql(_) | Kind::Template { .. } | Kind::Static(_) | Kind::Program(_) => 200,
             Kind::Redirect(_) => 302,
         }
     }
