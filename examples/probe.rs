@@ -219,7 +219,7 @@ async fn silence(mut request: Request) -> Response {
 }
 
 /// What the server made of the request.
-async fn headers(peer: ferricorn::Peer, request: Request) -> Json<Value> {
+async fn headers(peer: ferricorn::Peer, client: ferricorn::ClientInfo, request: Request) -> Json<Value> {
     let fields: Vec<Value> = request
         .headers()
         .iter()
@@ -231,6 +231,14 @@ async fn headers(peer: ferricorn::Peer, request: Request) -> Json<Value> {
         "version": format!("{:?}", request.version()),
         "scheme": request.uri().scheme_str().unwrap_or("http"),
         "peer": peer.to_string(),
+        "client": {
+            "address": client.address().map(|address| address.to_string()),
+            "port": client.port(),
+            "scheme": client.scheme().as_str(),
+            "host": client.host(),
+            "root_path": client.root_path(),
+            "is_forwarded": client.is_forwarded(),
+        },
         "fields": fields,
     }))
 }

@@ -35,9 +35,10 @@ pub mod testing;
 mod worker;
 
 pub use app::{
-    Body, Cache, CacheOptions, CacheStats, CacheTags, CachedBody, CachedService, Database, Deadline, Error,
-    Isolation, MAX_TAGS, Peer, Pool, PostgresSession, Program, ProgramOptions, ResponseCacheLayer,
-    ResponseCacheOptions, ResponseFuture, SqliteSession, TaggedCache, TransactionOptions, Worker,
+    Body, Cache, CacheOptions, CacheStats, CacheTags, CachedBody, CachedService, ClientInfo, Database,
+    Deadline, Error, Isolation, MAX_TAGS, Peer, Pool, PostgresSession, Program, ProgramOptions,
+    ResponseCacheLayer, ResponseCacheOptions, ResponseFuture, Scheme, SqliteSession, TaggedCache,
+    TransactionOptions, Worker,
 };
 pub use serve::{Alone, App, Shared, run, run_stock};
 pub use worker::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};
@@ -49,6 +50,8 @@ mod documents {
     struct Readme;
     #[doc = include_str!("../docs/applications.md")]
     struct Applications;
+    #[doc = include_str!("../docs/behind-a-proxy.md")]
+    struct BehindAProxy;
     #[doc = include_str!("../docs/hooks.md")]
     struct Hooks;
     #[doc = include_str!("../docs/testing.md")]

@@ -67,6 +67,8 @@ fn requests(out: &mut Exposition, sum: &Seat) {
     out.counter("ferricorn_connections_accepted_total", "Connections that workers took.").is(tally.accepts());
     out.counter("ferricorn_accept_errors_total", "Connections that could not be taken.")
         .is(tally.accept_errors());
+    let help = "Connections that were closed for want of a valid PROXY protocol header.";
+    out.counter("ferricorn_proxy_protocol_refusals_total", help).is(tally.proxy_refusals());
     let count = |counter: &AtomicU64| counter.load(Relaxed);
     out.counter("ferricorn_cache_hits_total", "Look-ups that a cache answered.").is(count(&sum.cache_hits));
     out.counter("ferricorn_cache_misses_total", "Look-ups that no cache answered.")

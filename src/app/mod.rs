@@ -3,6 +3,7 @@
 
 mod blocking;
 mod cache;
+mod client;
 pub(crate) mod database;
 mod deadline;
 mod error;
@@ -13,6 +14,7 @@ mod response_cache;
 pub(crate) mod routes;
 
 pub use cache::{Cache, CacheOptions, CacheStats, MAX_TAGS, TaggedCache};
+pub use client::{ClientInfo, Scheme};
 pub use database::{Database, Isolation, Pool, PostgresSession, SqliteSession, TransactionOptions};
 pub use deadline::Deadline;
 pub use error::Error;

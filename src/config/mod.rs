@@ -6,6 +6,7 @@ mod change;
 mod error;
 mod file;
 mod print;
+mod proxies;
 mod route;
 mod source;
 mod table;
@@ -18,6 +19,7 @@ pub(crate) use app::AppType;
 pub(crate) use change::Changes;
 pub use error::Error;
 pub use print::reference;
+pub use proxies::{ForwardedFields, ProxyProtocol, Trust};
 pub use route::{Kind, Page, Param, ParamKind, Program, Query, Route, Scalar, Sql, Token};
 pub use source::{AppKind, Mode, Source, Stop};
 
@@ -63,6 +65,13 @@ pub struct Settings {
     pub limit_request_fields: usize,
     pub limit_request_field_size: usize,
     pub limit_request_body: u64,
+    /// Whose fields on clients are believed.
+    pub forwarded_allow_ips: Trust,
+    pub forwarded_fields: ForwardedFields,
+    /// Empty, or begins with a slash and does not end with one.
+    pub root_path: String,
+    pub proxy_protocol: ProxyProtocol,
+    pub proxy_allow_ips: Trust,
     pub pidfile: Option<PathBuf>,
     pub daemon: bool,
     pub chdir: Option<PathBuf>,
@@ -248,6 +257,11 @@ impl Settings {
             limit_request_fields: 0,
             limit_request_field_size: 0,
             limit_request_body: 0,
+            forwarded_allow_ips: Trust::default(),
+            forwarded_fields: ForwardedFields::default(),
+            root_path: String::new(),
+            proxy_protocol: ProxyProtocol::Off,
+            proxy_allow_ips: Trust::default(),
             pidfile: None,
             daemon: false,
             chdir: None,
@@ -302,6 +316,15 @@ impl Settings {
         if self.daemon && self.errorlog == LogTarget::Standard {
             let warning = "the error log goes to /dev/null: errorlog is the standard error, which a daemon has not; name a file";
             self.warnings.push(warning.to_owned());
+        }
+        for (key, trust) in
+            [("forwarded_allow_ips", &self.forwarded_allow_ips), ("proxy_allow_ips", &self.proxy_allow_ips)]
+        {
+            let is_used = key == "forwarded_allow_ips" || self.proxy_protocol != ProxyProtocol::Off;
+            if is_used && trust.is_everybody() {
+                let warning = format!("{key} is *: whoever reaches the server can give itself any address");
+                self.warnings.push(warning);
+            }
         }
         self.resolve_setup(problems);
         self.check_folders(problems);

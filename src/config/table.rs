@@ -2,6 +2,7 @@
 //! Everything else is read off it: the file, the command line, `--help`, `--print-config`, the reference.
 
 use super::Settings;
+use super::proxies as p;
 use super::values::{self as v, Raw};
 use std::time::Duration;
 
@@ -79,6 +80,7 @@ macro_rules! row {
 const DURATION: &str =
     "a duration such as 500ms, 30s, 2m or a number of seconds, up to 24h; 0 switches it off";
 const DURATION_NOT_OFF: &str = "a duration such as 500ms, 30s, 2m or a number of seconds, from 1ms to 24h";
+const PEERS: &str = "addresses, networks such as 10.0.0.0/8, unix for Unix sockets, or * for everybody; in an array or one comma-separated string; empty: nobody";
 /// A worker that has this much to do before it may serve has too much.
 const MAX_WARM_UP: usize = 100;
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -408,6 +410,66 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_size,
         "a size such as 8190, 64KiB, 1MiB",
         "The largest request body; beyond it 413."
+    ),
+    row!(
+        "forwarded_allow_ips",
+        None,
+        ["forwarded-allow-ips"],
+        "[\"127.0.0.1\", \"::1\", \"unix\"]",
+        p::trust,
+        any,
+        [forwarded_allow_ips],
+        p::show_trust,
+        PEERS,
+        "The proxies whose word on a client counts. From all others the fields Forwarded, X-Forwarded-… and X-Real-IP are dropped."
+    ),
+    row!(
+        "forwarded_fields",
+        None,
+        ["forwarded-fields"],
+        "[\"x-forwarded-for\", \"x-forwarded-proto\"]",
+        p::forwarded_fields,
+        any,
+        [forwarded_fields],
+        p::show_forwarded_fields,
+        "some of x-forwarded-for, x-forwarded-proto and x-forwarded-host, or forwarded alone; empty: none",
+        "What the proxies write of their own. Name no field that they pass on as it came: it would be the client's word."
+    ),
+    row!(
+        "root_path",
+        None,
+        ["root-path"],
+        "\"\"",
+        p::root_path,
+        any,
+        [root_path],
+        v::show_text,
+        "a path such as /shop, that begins with / and does not end with one; empty: none",
+        "Where the app is to be found for clients. It is taken off the paths of requests that begin with it, and told to the app."
+    ),
+    row!(
+        "proxy_protocol",
+        None,
+        ["proxy-protocol"],
+        "\"off\"",
+        p::proxy_protocol,
+        any,
+        [proxy_protocol],
+        p::show_proxy_protocol,
+        "off, v1, v2 or auto, which takes both",
+        "Whether connections of proxy_allow_ips begin with a header of the PROXY protocol. One that does not is closed."
+    ),
+    row!(
+        "proxy_allow_ips",
+        None,
+        ["proxy-allow-from", "proxy-allow-ips"],
+        "[\"127.0.0.1\", \"::1\", \"unix\"]",
+        p::trust,
+        any,
+        [proxy_allow_ips],
+        p::show_trust,
+        PEERS,
+        "The proxies that speak the PROXY protocol. Connections of others are taken as they are."
     ),
     row!(
         "pidfile",

@@ -22,6 +22,7 @@ pub(crate) struct Tally {
     latencies: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     accepted: AtomicU64,
     accept_errors: AtomicU64,
+    proxy_refusals: AtomicU64,
 }
 
 /// How long something took, each time; any thread may add to it.
@@ -69,9 +70,15 @@ impl Tally {
         add(&self.accept_errors, 1);
     }
 
+    /// A connection was closed for its PROXY protocol header.
+    pub(crate) fn proxy_refused(&self) {
+        add(&self.proxy_refusals, 1);
+    }
+
     pub(super) fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
-        let Tally { answers, body_bytes, latency_micros, latencies, accepted, accept_errors } = self;
-        let single = [body_bytes, latency_micros, accepted, accept_errors];
+        let Tally { answers, body_bytes, latency_micros, latencies, accepted, accept_errors, proxy_refusals } =
+            self;
+        let single = [body_bytes, latency_micros, accepted, accept_errors, proxy_refusals];
         answers.iter().chain(latencies).chain(single)
     }
 
@@ -96,6 +103,10 @@ impl Tally {
 
     pub(crate) fn accepts(&self) -> u64 {
         self.accepted.load(Relaxed)
+    }
+
+    pub(crate) fn proxy_refusals(&self) -> u64 {
+        self.proxy_refusals.load(Relaxed)
     }
 
     pub(crate) fn accept_errors(&self) -> u64 {

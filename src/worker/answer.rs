@@ -3,6 +3,7 @@
 use super::BoxError;
 use super::body::{AnswerBody, RequestBody, Ticket};
 use super::connection::{Stage, Watched};
+use super::forwarded;
 use super::gate::{self, Fields, Refusal};
 use crate::app::{Body, Deadline};
 use crate::scoreboard::{InFlight, RequestPhase};
@@ -49,7 +50,9 @@ impl<'a, S, F> Answering<'a, S, F> {
         request: Request<Incoming>,
     ) -> Answering<'a, S, F> {
         let fields = Fields::of(request.headers());
-        let ticket = Ticket::new(watched, &request, &fields);
+        let settings = &watched.floor.settings;
+        let told = forwarded::judge(&request, &fields, watched.origin(), settings);
+        let ticket = Ticket::new(watched, &request, &fields, told.as_deref());
         let has_body = !http_body::Body::is_end_stream(request.body());
         watched.enter(if has_body { Stage::Body } else { Stage::Answer });
         watched.body_left.store(has_body, Ordering::Relaxed);
@@ -58,7 +61,7 @@ impl<'a, S, F> Answering<'a, S, F> {
         let now = floor.coarse_now.load(Ordering::Relaxed);
         let in_flight = watched.place.begin(&floor.seat.in_flight, method, path, now);
         let mut limit = None;
-        let step = match gate::check(&request, &fields, &floor.settings) {
+        let step = match gate::check(&request, &fields, settings) {
             Ok(()) => {
                 let mut request = request.map(|body| {
                     if has_body {
@@ -67,6 +70,9 @@ impl<'a, S, F> Answering<'a, S, F> {
                         Body::empty()
                     }
                 });
+                if let Some(told) = told {
+                    told.apply(&mut request, settings.forwarded_fields);
+                }
                 limit = Limit::set(&mut request, floor.settings.request_timeout);
                 Step::Waiting { service, request: Some(request) }
             }
@@ -92,7 +98,7 @@ where
                 // The app's code knows, by thread-locals, for which request it works and until when.
                 let deadline = this.limit.as_ref().map(|limit| &limit.deadline);
                 let step = this.step.as_mut();
-                let peer = this.watched.peer;
+                let peer = this.watched.origin().peer;
                 let ask =
                     || peer.during(|| Deadline::during(deadline, || in_flight.during(|| ask(step, cx))));
                 let asked = catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| failed());

@@ -3,6 +3,7 @@
 
 use super::access_log::Line;
 use super::connection::{Stage, Watched};
+use super::forwarded::Verdict;
 use super::gate::Fields;
 use super::{BoxError, Floor};
 use crate::scoreboard::{InFlight, RequestPhase};
@@ -94,14 +95,22 @@ impl Body for RequestBody {
 pub(super) struct Ticket {
     watched: Arc<Watched>,
     line: Option<Line>,
+    /// The client's name in the log, where it is not the connection's.
+    client: Option<Box<str>>,
     bytes: u64,
 }
 
 impl Ticket {
-    pub(super) fn new<B>(watched: &Arc<Watched>, request: &Request<B>, fields: &Fields<'_>) -> Ticket {
+    pub(super) fn new<B>(
+        watched: &Arc<Watched>,
+        request: &Request<B>,
+        fields: &Fields<'_>,
+        told: Option<&Verdict>,
+    ) -> Ticket {
         watched.begin();
         let line = watched.floor.access_log.as_ref().map(|_| Line::new(request, fields));
-        Ticket { watched: watched.clone(), line, bytes: 0 }
+        let client = line.as_ref().and(told).map(|told| told.name().into());
+        Ticket { watched: watched.clone(), line, client, bytes: 0 }
     }
 
     pub(super) fn floor(&self) -> &Floor {
@@ -129,7 +138,8 @@ impl Drop for Ticket {
             floor.retire("max_requests");
         }
         if let (Some(access_log), Some(line)) = (&floor.access_log, self.line.take()) {
-            access_log.write(&self.watched.client, &line, self.bytes);
+            let client = self.client.as_deref().unwrap_or(&self.watched.origin().name);
+            access_log.write(client, &line, self.bytes);
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use super::answer::Answering;
 use super::stream::{Shared, Stream};
-use super::{App, BoxError, Floor, access_log, clock};
+use super::{App, BoxError, Floor, access_log, clock, prelude};
 use crate::app::Peer;
+use crate::config::{LogTarget, Settings};
 use crate::scoreboard::Place;
 use bytes::Bytes;
 use hyper::service::service_fn;
@@ -14,7 +15,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -46,13 +47,34 @@ pub(super) enum Stage {
     Upgraded = 5,
 }
 
+/// Where a connection comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) peer: Peer,
+    /// What the peer says of clients is believed.
+    pub(super) is_trusted: bool,
+    /// As the access log has it; empty where there is none.
+    pub(super) name: String,
+}
+
+impl Origin {
+    pub(super) fn of(peer: Peer, settings: &Settings) -> Origin {
+        let trust = &settings.forwarded_allow_ips;
+        let is_trusted = match peer {
+            Peer::Tcp(addr) => trust.covers(addr.ip()),
+            Peer::Unix => trust.covers_unix(),
+        };
+        let is_logged = settings.accesslog != LogTarget::Off;
+        Origin { peer, is_trusted, name: if is_logged { access_log::client(peer) } else { String::new() } }
+    }
+}
+
 /// What the sweep has to know of a connection.
 pub(super) struct Watched {
     pub(super) floor: Arc<Floor>,
     pub(super) stream: Shared,
-    pub(super) peer: Peer,
-    /// As the access log has it; empty where there is none.
-    pub(super) client: String,
+    /// Set before anything of HTTP is read.
+    origin: OnceLock<Origin>,
     stage: AtomicU8,
     /// When the stage began, on the floor's coarse clock.
     since: AtomicU64,
@@ -78,6 +100,10 @@ pub(super) struct Watched {
 }
 
 impl Watched {
+    pub(super) fn origin(&self) -> &Origin {
+        self.origin.get().expect("it is known before there is a request")
+    }
+
     pub(super) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Relaxed) {
             0 => Stage::New,
@@ -206,8 +232,7 @@ where
     let watched = Arc::new(Watched {
         floor: floor.clone(),
         stream: Shared::new(stream),
-        peer,
-        client: floor.access_log.as_ref().map_or_else(String::new, |_| access_log::client(peer)),
+        origin: OnceLock::new(),
         stage: AtomicU8::new(Stage::New as u8),
         since: AtomicU64::new(floor.coarse_now.load(Ordering::Relaxed)),
         body_bytes: AtomicU64::new(0),
@@ -226,16 +251,24 @@ where
     let entry = Arc::new(Entry { floor: floor.clone(), key: open.insert(watched.clone()) });
     floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
     drop(open);
-    let task = tokio::spawn(run(watched.clone(), service, entry));
+    let task = tokio::spawn(run(watched.clone(), peer, service, entry));
     *watched.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
 }
 
-async fn run<S, B>(watched: Arc<Watched>, service: S, entry: Arc<Entry>)
+async fn run<S, B>(watched: Arc<Watched>, peer: Peer, service: S, entry: Arc<Entry>)
 where
     S: App<B>,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let settings = &watched.floor.settings;
+    // Boxed, so that a connection is no larger where no proxy announces it.
+    let origin = if prelude::is_due(peer, settings) {
+        Box::pin(prelude::read(&watched.stream, peer, &watched.floor)).await
+    } else {
+        Some(Origin::of(peer, settings))
+    };
+    let Some(origin) = origin else { return };
+    watched.origin.get_or_init(|| origin);
     let mut http1 = hyper::server::conn::http1::Builder::new();
     let head_buffer = head_buffer(settings.limit_request_line, settings.limit_request_field_size);
     // A client that closes its sending side is taken for gone, and its call, if it still waits, is not begun.

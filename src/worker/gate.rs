@@ -1,7 +1,7 @@
 //! What a request must be before the app sees it: hyper has read it, but is laxer than RFC 9110 and RFC 9112 allow a
 //! server behind or beside others to be. Not here: timeouts.
 
-use super::target;
+use super::{forwarded, target};
 use crate::config::Settings;
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 
@@ -71,6 +71,8 @@ pub(super) struct Fields<'a> {
     /// The first of its name, for the access log, as `user_agent`; empty where there is none.
     pub(super) referer: &'a [u8],
     pub(super) user_agent: &'a [u8],
+    /// There is a field by which proxies speak of clients.
+    pub(super) forwarding: bool,
     count: usize,
     /// The bytes of the largest one, as on its line.
     largest: usize,
@@ -97,7 +99,7 @@ impl<'a> Fields<'a> {
                 header::TRANSFER_ENCODING => fields.encoding.one_more(value),
                 header::REFERER if fields.referer.is_empty() => fields.referer = value,
                 header::USER_AGENT if fields.user_agent.is_empty() => fields.user_agent = value,
-                _ => {}
+                _ => fields.forwarding |= forwarded::is_field(name.as_str()),
             }
         }
         fields
@@ -168,7 +170,7 @@ fn is_port(digits: &[u8]) -> bool {
 }
 
 /// Host and perhaps port, and no user.
-fn is_host(value: &[u8]) -> bool {
+pub(super) fn is_host(value: &[u8]) -> bool {
     !value.contains(&b'@')
         && http::uri::Authority::try_from(value).is_ok_and(|host| {
             let port = host.as_str().rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));

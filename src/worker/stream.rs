@@ -84,11 +84,16 @@ impl Stream {
 
     /// Whether bytes lie in the socket that nobody has read yet.
     pub(super) fn has_unread(&self) -> bool {
+        self.peek(&mut [0; 1]) > 0
+    }
+
+    /// How many bytes lie in the socket, as far as they fit, and which. They stay there.
+    pub(super) fn peek(&self, bytes: &mut [u8]) -> usize {
         let fd = match self {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
         };
-        recv(fd, &mut [0; 1], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|bytes| bytes > 0)
+        recv(fd, bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).unwrap_or(0)
     }
 }
 

@@ -11,6 +11,7 @@ mod support;
 mod admin;
 mod app;
 mod arrows;
+mod behind_proxy;
 mod budget;
 mod coherence;
 mod crash;
