@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
-use ferricorn::{Body, Cache, CacheTags, Database, Deadline, Error, ResponseCacheOptions, Worker};
+use ferricorn::{
+    Body, Cache, CacheTags, ClientInfo, Database, Deadline, Error, ResponseCacheOptions, TlsInfo, Worker,
+};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -51,6 +53,7 @@ fn app(worker: Worker) -> Router {
         .route("/reloads", get(reloads))
         .route("/pid", get(async || process::id().to_string()))
         .route("/env", get(env))
+        .route("/tls", get(tls))
         .route("/cached", get(cached))
         .route("/value", get(value).post(set_value))
         .route("/page", get(page).layer(pages))
@@ -80,6 +83,19 @@ async fn sign(mut response: Response) -> Response {
 async fn reloads(State(probe): State<Probe>) -> String {
     let (count, last) = probe.worker.reloads();
     format!("{count} {last}")
+}
+
+/// What the handler knows of the request's TLS, or `none`.
+async fn tls(tls: Option<TlsInfo>, client: ClientInfo) -> String {
+    tls.map_or_else(
+        || "none".to_owned(),
+        |tls| {
+            let scheme = client.scheme();
+            let client = tls.client_certificate().map_or(0, <[u8]>::len);
+            let name = tls.server_name().unwrap_or("-");
+            format!("{} {scheme}://{name} resumed={} client={client}", tls.version(), tls.is_resumed())
+        },
+    )
 }
 
 /// What a load balancer asks.

@@ -37,7 +37,7 @@ mod worker;
 pub use app::{
     Body, Cache, CacheOptions, CacheStats, CacheTags, CachedBody, CachedService, ClientInfo, Database,
     Deadline, Error, Isolation, MAX_TAGS, Peer, Pool, PostgresSession, Program, ProgramOptions,
-    ResponseCacheLayer, ResponseCacheOptions, ResponseFuture, Scheme, SqliteSession, TaggedCache,
+    ResponseCacheLayer, ResponseCacheOptions, ResponseFuture, Scheme, SqliteSession, TaggedCache, TlsInfo,
     TransactionOptions, Worker,
 };
 pub use serve::{Alone, App, Shared, run, run_stock};

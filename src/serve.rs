@@ -10,7 +10,7 @@ use crate::app::database::setup::{Outcome, set_up};
 use crate::app::{self, Worker};
 use crate::config::{AppKind, AppType, Mode, Settings, Source, Stop};
 use crate::master::{self, Accounts, Failure, Inherited, Preload, Roles, Setup, Start, Starter};
-use crate::worker::{self, Hooks, HttpService};
+use crate::worker::{self, Hooks, HttpService, TicketSecret};
 use crate::{admin, config, logging};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{self, umask};
@@ -178,6 +178,10 @@ where
         return Err((SETTINGS, message));
     }
     fit(&mut settings);
+    let tickets = TicketSecret::new().map_err(|message| {
+        refuse(&message);
+        (FAILED, message)
+    })?;
     let roles = Roles {
         reload: &|| {
             let mut settings = read(source)?;
@@ -193,7 +197,8 @@ where
                 return FAILED.into();
             }
             let offers = offers.map(|offers| worker::Offers { offers, take: master::receive });
-            let post = worker::Post { slot, settings, board, listeners, offers, bell };
+            let tickets = tickets.clone();
+            let post = worker::Post { slot, settings, board, tickets, listeners, offers, bell };
             worker::work(post, &plan.hooks, &plan.app, master::unblock_signals, master::tie)
         },
         admin: &|post| {
@@ -250,6 +255,7 @@ fn read(source: &Source) -> Result<Settings, String> {
     let mut settings = source.read().map_err(|error: config::Error| error.to_string())?;
     settings.warnings.extend(app::database::check(&settings)?);
     app::routes::check(&settings)?;
+    settings.warnings.extend(worker::check_tls(&settings)?);
     Ok(settings)
 }
 

@@ -69,6 +69,8 @@ fn requests(out: &mut Exposition, sum: &Seat) {
         .is(tally.accept_errors());
     let help = "Connections that were closed for want of a valid PROXY protocol header.";
     out.counter("ferricorn_proxy_protocol_refusals_total", help).is(tally.proxy_refusals());
+    out.counter("ferricorn_handshake_failures_total", "TLS handshakes that failed, or took too long.")
+        .is(tally.handshake_failures());
     let count = |counter: &AtomicU64| counter.load(Relaxed);
     out.counter("ferricorn_cache_hits_total", "Look-ups that a cache answered.").is(count(&sum.cache_hits));
     out.counter("ferricorn_cache_misses_total", "Look-ups that no cache answered.")

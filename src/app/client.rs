@@ -1,7 +1,7 @@
 //! Who asked, and for what: the client behind the proxies that the server believes. Not here: which it believes, and how
 //! their fields are read.
 
-use super::{Error, Peer};
+use super::{Error, Peer, TlsInfo};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use http::{HeaderMap, Uri, header};
@@ -48,7 +48,8 @@ impl ClientInfo {
             return Some(known.clone());
         }
         let peer = parts.extensions.get().copied().or_else(Peer::current)?;
-        Some(ClientInfo::of_connection(peer, &parts.uri, &parts.headers))
+        let scheme = Scheme::of_connection(parts.extensions.get::<TlsInfo>().is_some());
+        Some(ClientInfo { scheme, ..ClientInfo::of_connection(peer, &parts.uri, &parts.headers) })
     }
 
     /// What is to be seen without anybody's word.
@@ -118,6 +119,10 @@ impl<S: Sync> FromRequestParts<S> for ClientInfo {
 }
 
 impl Scheme {
+    pub(crate) fn of_connection(is_secured: bool) -> Scheme {
+        if is_secured { Scheme::Https } else { Scheme::Http }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Scheme::Http => "http",

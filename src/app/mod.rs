@@ -12,6 +12,7 @@ mod peer;
 mod program;
 mod response_cache;
 pub(crate) mod routes;
+mod tls_info;
 
 pub use cache::{Cache, CacheOptions, CacheStats, MAX_TAGS, TaggedCache};
 pub use client::{ClientInfo, Scheme};
@@ -25,6 +26,7 @@ pub use program::{Program, ProgramOptions};
 pub use response_cache::{
     CacheTags, CachedBody, CachedService, ResponseCacheLayer, ResponseCacheOptions, ResponseFuture,
 };
+pub use tls_info::TlsInfo;
 
 /// The body of a request as an app receives it: axum's, so that a `Router` and any tower service for it fit.
 pub type Body = axum::body::Body;

@@ -32,6 +32,9 @@ impl Settings {
             }
         }
         changes.taken.extend(self.app.differing(&serving.app).map(|key| format!("{key} changed")));
+        if self.has_tls() && serving.has_tls() && self.tls.files != serving.tls.files {
+            changes.taken.push("the contents of certfile, keyfile or ca_certs changed".to_owned());
+        }
         let (old, new) = (plain(&serving.routes), plain(&self.routes));
         if old != new {
             changes.taken.push(format!("route {} tables → {} tables", old.len(), new.len()));

@@ -10,6 +10,7 @@ mod proxies;
 mod route;
 mod source;
 mod table;
+mod tls;
 mod values;
 
 #[cfg(test)]
@@ -22,6 +23,8 @@ pub use print::reference;
 pub use proxies::{ForwardedFields, ProxyProtocol, Trust};
 pub use route::{Kind, Page, Param, ParamKind, Program, Query, Route, Scalar, Sql, Token};
 pub use source::{AppKind, Mode, Source, Stop};
+pub(crate) use tls::TlsFiles;
+pub use tls::{CertReqs, TlsSettings};
 
 use error::Problem;
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +41,8 @@ pub type Environment = HashMap<String, String>;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub bind: Vec<Bind>,
+    /// In the clear, whatever `bind` speaks.
+    pub plain_bind: Vec<Bind>,
     pub backlog: u32,
     pub reuse_port: bool,
     /// `auto` is resolved.
@@ -72,6 +77,8 @@ pub struct Settings {
     pub root_path: String,
     pub proxy_protocol: ProxyProtocol,
     pub proxy_allow_ips: Trust,
+    pub tls: TlsSettings,
+    pub handshake_timeout: Duration,
     pub pidfile: Option<PathBuf>,
     pub daemon: bool,
     pub chdir: Option<PathBuf>,
@@ -96,6 +103,8 @@ pub struct Settings {
     /// Where what is not a default comes from.
     pub(crate) origins: BTreeMap<&'static str, Origin>,
     pub(crate) warnings: Vec<String>,
+    /// Where it listens in the clear, as the log names it: what the sockets of `plain_bind` have turned out to be.
+    pub(crate) plain_places: Vec<String>,
     /// There is a config file, and it has a key or a table.
     pub(crate) file_sets_anything: bool,
 }
@@ -232,6 +241,7 @@ impl Settings {
     fn blank() -> Settings {
         Settings {
             bind: Vec::new(),
+            plain_bind: Vec::new(),
             backlog: 0,
             reuse_port: false,
             workers: 0,
@@ -262,6 +272,8 @@ impl Settings {
             root_path: String::new(),
             proxy_protocol: ProxyProtocol::Off,
             proxy_allow_ips: Trust::default(),
+            tls: TlsSettings::blank(),
+            handshake_timeout: Duration::ZERO,
             pidfile: None,
             daemon: false,
             chdir: None,
@@ -292,6 +304,7 @@ impl Settings {
             app: app::AppSettings::default(),
             origins: BTreeMap::new(),
             warnings: Vec::new(),
+            plain_places: Vec::new(),
             file_sets_anything: false,
         }
     }
@@ -327,6 +340,7 @@ impl Settings {
             }
         }
         self.resolve_setup(problems);
+        self.resolve_tls(problems);
         self.check_folders(problems);
     }
 

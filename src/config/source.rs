@@ -242,7 +242,7 @@ fn put(settings: &mut Settings, key: &'static str, raw: &Raw, origin: Origin, pr
 
 fn value(setting: &Setting, matches: &ArgMatches) -> Option<Raw> {
     let mut values = matches.get_many::<String>(setting.key)?.cloned();
-    if setting.key == "bind" {
+    if setting.is_given_often() {
         Some(Raw::Text(values.collect::<Vec<_>>().join(",")))
     } else {
         values.next_back().map(Raw::Text)
@@ -267,7 +267,7 @@ fn command() -> Command {
         .arg(flag("check-config", "Check the settings, and exit."))
         .arg(flag("print-config", "Print the settings in force and where each comes from, and exit."));
     for setting in SETTINGS {
-        let action = if setting.key == "bind" { ArgAction::Append } else { ArgAction::Set };
+        let action = if setting.is_given_often() { ArgAction::Append } else { ArgAction::Set };
         let mut arg = Arg::new(setting.key)
             .long(setting.flags[0])
             .visible_aliases(setting.flags[1..].iter().copied())

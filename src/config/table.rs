@@ -45,7 +45,13 @@ impl Setting {
 
     /// Put to use once, at start: a reload cannot change it. Readers are told so in `about`.
     pub(super) fn is_fixed(&self, serving: &Settings) -> bool {
-        self.about.ends_with("Fixed at start.") || (self.key == "bind" && serving.reuse_port)
+        self.about.ends_with("Fixed at start.")
+            || (["bind", "plain_bind"].contains(&self.key) && serving.reuse_port)
+    }
+
+    /// Each time that the flag stands there adds to it.
+    pub(super) fn is_given_often(&self) -> bool {
+        ["bind", "plain_bind"].contains(&self.key)
     }
 
     pub(super) fn is_secret(&self) -> bool {
@@ -83,6 +89,8 @@ const DURATION_NOT_OFF: &str = "a duration such as 500ms, 30s, 2m or a number of
 const PEERS: &str = "addresses, networks such as 10.0.0.0/8, unix for Unix sockets, or * for everybody; in an array or one comma-separated string; empty: nobody";
 /// A worker that has this much to do before it may serve has too much.
 const MAX_WARM_UP: usize = 100;
+/// Each is looked at in each handshake at the most once, but all of them lie in the memory of each worker.
+const MAX_CERTIFICATES: usize = 100;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn to_a_day(duration: &Duration) -> bool {
@@ -110,6 +118,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_binds,
         "HOST:PORT, :PORT, [::1]:PORT or unix:PATH; several in an array or one comma-separated string",
         "Where to listen. Port 0 lets the kernel choose, and the log says which; :PORT is every IPv4 address."
+    ),
+    row!(
+        "plain_bind",
+        None,
+        ["plain-bind"],
+        "[]",
+        v::binds_or_none,
+        any,
+        [plain_bind],
+        v::show_binds,
+        "as for bind; empty: none",
+        "More addresses to listen at, in the clear also where certfile has those of bind speak TLS."
     ),
     row!(
         "backlog",
@@ -470,6 +490,66 @@ pub(super) static SETTINGS: &[Setting] = &[
         p::show_trust,
         PEERS,
         "The proxies that speak the PROXY protocol. Connections of others are taken as they are."
+    ),
+    row!(
+        "certfile",
+        None,
+        ["certfile"],
+        "[]",
+        v::list_or_none,
+        |files: &Vec<String>| files.len() <= MAX_CERTIFICATES && files.iter().all(|file| !file.is_empty()),
+        [tls.certfile],
+        v::show_list,
+        "files in PEM, at most 100, in an array or one comma-separated string; empty: none",
+        "The server's certificates, each with its chain: every address of bind then speaks TLS. The first is for clients that name no host, or one that no certificate is for. Read again at a reload."
+    ),
+    row!(
+        "keyfile",
+        None,
+        ["keyfile"],
+        "[]",
+        v::list_or_none,
+        |files: &Vec<String>| files.len() <= MAX_CERTIFICATES && files.iter().all(|file| !file.is_empty()),
+        [tls.keyfile],
+        v::show_list,
+        "files in PEM, as many as in certfile; empty: none",
+        "The key of each certificate, in the order of certfile. Nobody else may read it. The master reads it, so user need not be able to."
+    ),
+    row!(
+        "ca_certs",
+        None,
+        ["ca-certs"],
+        "\"\"",
+        v::path,
+        any,
+        [tls.ca_certs],
+        v::show_path,
+        "a file in PEM; empty: none",
+        "The authorities that clients' certificates must come from."
+    ),
+    row!(
+        "cert_reqs",
+        None,
+        ["cert-reqs"],
+        "\"none\"",
+        v::cert_reqs,
+        any,
+        [tls.cert_reqs],
+        v::show_cert_reqs,
+        "none, optional or required, or Gunicorn's 0, 1 or 2",
+        "Whether a client may or must show a certificate of ca_certs. One that is shown must be good."
+    ),
+    row!(
+        "handshake_timeout",
+        None,
+        ["handshake-timeout"],
+        "\"10s\"",
+        v::duration,
+        not_off,
+        [handshake_timeout],
+        v::show_duration,
+        DURATION_NOT_OFF,
+        "How long a client may take for its TLS handshake."
     ),
     row!(
         "pidfile",

@@ -1,7 +1,7 @@
 //! Values as people write them, and back: durations, sizes, addresses, paths. Not here: which setting takes which.
 
 use super::Upgrade;
-use super::{AdminBind, Bind, DatabaseUrl, LogTarget};
+use super::{AdminBind, Bind, CertReqs, DatabaseUrl, LogTarget};
 use log::LevelFilter;
 use std::fmt::{self, Write};
 use std::path::PathBuf;
@@ -213,6 +213,25 @@ pub(super) fn binds(raw: &Raw) -> Option<Vec<Bind>> {
     (!binds.is_empty()).then_some(binds)
 }
 
+pub(super) fn binds_or_none(raw: &Raw) -> Option<Vec<Bind>> {
+    list_or_none(raw)?.iter().map(|item| item.parse().ok()).collect()
+}
+
+pub(super) fn cert_reqs(raw: &Raw) -> Option<CertReqs> {
+    match raw {
+        Raw::Integer(0) => Some(CertReqs::None),
+        Raw::Integer(1) => Some(CertReqs::Optional),
+        Raw::Integer(2) => Some(CertReqs::Required),
+        Raw::Text(text) => match text.as_str() {
+            "none" | "0" => Some(CertReqs::None),
+            "optional" | "1" => Some(CertReqs::Optional),
+            "required" | "2" => Some(CertReqs::Required),
+            _ => None,
+        },
+        Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => None,
+    }
+}
+
 pub(super) fn list(raw: &Raw) -> Option<Vec<String>> {
     match raw {
         Raw::Text(text) => Some(text.split(',').map(|item| item.trim().to_owned()).collect()),
@@ -375,6 +394,14 @@ pub(super) fn show_upgrade(upgrade: &Upgrade) -> String {
     quoted(match upgrade {
         Upgrade::Auto => "auto",
         Upgrade::Manual => "manual",
+    })
+}
+
+pub(super) fn show_cert_reqs(reqs: &CertReqs) -> String {
+    quoted(match reqs {
+        CertReqs::None => "none",
+        CertReqs::Optional => "optional",
+        CertReqs::Required => "required",
     })
 }
 

@@ -137,7 +137,7 @@ pub(crate) enum Failure {
 /// # Errors
 /// When it could not start, or never served.
 pub(crate) fn run(
-    settings: Settings,
+    mut settings: Settings,
     accounts: Accounts,
     inherited: Inherited,
     start: Start,
@@ -161,6 +161,7 @@ pub(crate) fn run(
         Sockets::adopt(passed)?
     };
     drop(handed);
+    settings.plain_places = sockets.plain_places(&settings, &queues);
     let pidfile = settings.pidfile.as_deref().map(|path| write_pidfile(path, predecessor.is_some()));
     let pidfile = pidfile.transpose()?;
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.

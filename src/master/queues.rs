@@ -90,6 +90,10 @@ impl Queues {
         self.yielded = is_beside;
     }
 
+    pub(super) fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
     /// All sockets, for a successor.
     pub(super) fn handed(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Kind)> {
         let sockets = self.groups.iter().flat_map(|group| group.sockets().iter().map(move |fd| (group, fd)));

@@ -75,6 +75,7 @@ impl Master<'_> {
         let changes = settings.follow(self.settings());
         let sockets = self.current.1.sockets.succeed(&settings, self.around.accounts.socket);
         let sockets = sockets.map_err(|(bind, error)| Failure::Bind { bind, error }.to_string())?;
+        settings.plain_places = sockets.plain_places(&settings, &self.queues);
         words::say_changes(&changes);
         Ok(Era { settings, sockets, nursery: None })
     }

@@ -18,6 +18,9 @@ use std::time::Duration;
 const BIND_TRIES: u32 = 5;
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 
+/// What a socket is called that is passed in and is not for TLS.
+const PLAIN_NAME: &str = "http";
+
 /// A socket closes, and its file goes, when no generation has it any more.
 #[derive(Clone, Default)]
 pub(super) struct Sockets {
@@ -66,7 +69,7 @@ impl Sockets {
         ears: &mut Ears,
     ) -> Result<Option<Sockets>, Failure> {
         let mut sockets = Sockets::default();
-        for bind in &settings.bind {
+        for bind in settings.addresses() {
             if adopt_handed(bind, settings, handed, queues, &mut sockets)? {
                 continue;
             }
@@ -109,7 +112,7 @@ impl Sockets {
             return Ok(self.clone());
         }
         let mut sockets = Sockets::default();
-        for bind in &new.bind {
+        for bind in new.addresses() {
             let is_open = |shared: &&Shared| shared.origin == Origin::Bound(bind.clone());
             let shared = match self.shared.iter().find(is_open) {
                 Some(open) => open.clone(),
@@ -118,6 +121,19 @@ impl Sockets {
             sockets.shared.push(shared);
         }
         Ok(sockets)
+    }
+
+    /// Where it is not TLS that is spoken, as the workers see the addresses: at those of `plain_bind`, and at a socket that was
+    /// passed in under the name of `http`.
+    pub(super) fn plain_places(&self, settings: &Settings, queues: &Queues) -> Vec<String> {
+        let is_plain = |origin: &Origin| match origin {
+            Origin::Bound(bind) => settings.plain_bind.contains(bind),
+            Origin::PassedIn(name) => name == PLAIN_NAME,
+        };
+        let shared = self.shared.iter().filter(|shared| is_plain(&shared.origin));
+        let shared = shared.map(|shared| shared.listener.to_string());
+        let queues = queues.groups().iter().filter(|group| settings.plain_bind.contains(group.bind()));
+        shared.chain(queues.map(ToString::to_string)).collect()
     }
 
     /// All sockets, for a successor.

@@ -23,6 +23,7 @@ pub(crate) struct Tally {
     accepted: AtomicU64,
     accept_errors: AtomicU64,
     proxy_refusals: AtomicU64,
+    handshake_failures: AtomicU64,
 }
 
 /// How long something took, each time; any thread may add to it.
@@ -75,10 +76,23 @@ impl Tally {
         add(&self.proxy_refusals, 1);
     }
 
+    pub(crate) fn handshake_failed(&self) {
+        add(&self.handshake_failures, 1);
+    }
+
     pub(super) fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
-        let Tally { answers, body_bytes, latency_micros, latencies, accepted, accept_errors, proxy_refusals } =
-            self;
-        let single = [body_bytes, latency_micros, accepted, accept_errors, proxy_refusals];
+        let Tally {
+            answers,
+            body_bytes,
+            latency_micros,
+            latencies,
+            accepted,
+            accept_errors,
+            proxy_refusals,
+            handshake_failures,
+        } = self;
+        let single =
+            [body_bytes, latency_micros, accepted, accept_errors, proxy_refusals, handshake_failures];
         answers.iter().chain(latencies).chain(single)
     }
 
@@ -111,6 +125,10 @@ impl Tally {
 
     pub(crate) fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Relaxed)
+    }
+
+    pub(crate) fn handshake_failures(&self) -> u64 {
+        self.handshake_failures.load(Relaxed)
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn accept<S, B>(
             biased;
             _ = stop.changed() => break,
             accepted = next => match accepted {
-                Ok((stream, peer)) => connection::serve(&floor, stream, peer, service.clone()),
+                Ok((stream, peer)) => connection::serve(&floor, stream, peer, listener.speaks_tls(), service.clone()),
                 Err(error) if is_closed(&error) => return,
                 Err(error) => tokio::time::sleep(pause_after(&floor, &error)).await,
             },
@@ -84,6 +84,7 @@ pub(super) async fn take_offers<S, B>(
 {
     let Offers { offers, take } = offers;
     let Ok(offers) = UnixDatagram::from_std(offers) else { return };
+    let listen = |fd| Listener::new(fd, &floor.settings);
     loop {
         tokio::select! {
             biased;
@@ -99,11 +100,11 @@ pub(super) async fn take_offers<S, B>(
                 Err(_) => return,
             },
         };
-        if let Ok(listener) = offered.and_then(Listener::new) {
+        if let Ok(listener) = offered.and_then(listen) {
             take_waiting(&floor, &listener, service.clone()).await;
         }
     }
-    while let Ok(listener) = take(offers.as_fd()).and_then(Listener::new) {
+    while let Ok(listener) = take(offers.as_fd()).and_then(listen) {
         take_waiting(&floor, &listener, service.clone()).await;
     }
 }
@@ -117,7 +118,9 @@ where
     let until = Instant::now() + LAST_ACCEPTS;
     while Instant::now() < until && floor.connections.count() < floor.settings.worker_connections {
         match listener.accept_waiting() {
-            Ok((stream, peer)) => connection::serve(floor, stream, peer, service.clone()),
+            Ok((stream, peer)) => {
+                connection::serve(floor, stream, peer, listener.speaks_tls(), service.clone())
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock || is_closed(&error) => break,
             Err(error) => tokio::time::sleep(pause_after(floor, &error)).await,
         }

@@ -5,7 +5,7 @@ use super::body::{AnswerBody, RequestBody, Ticket};
 use super::connection::{Stage, Watched};
 use super::forwarded;
 use super::gate::{self, Fields, Refusal};
-use crate::app::{Body, Deadline};
+use crate::app::{Body, Deadline, Scheme};
 use crate::scoreboard::{InFlight, RequestPhase};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -51,7 +51,8 @@ impl<'a, S, F> Answering<'a, S, F> {
     ) -> Answering<'a, S, F> {
         let fields = Fields::of(request.headers());
         let settings = &watched.floor.settings;
-        let told = forwarded::judge(&request, &fields, watched.origin(), settings);
+        let scheme = Scheme::of_connection(watched.tls.get().is_some());
+        let told = forwarded::judge(&request, &fields, watched.origin(), scheme, settings);
         let ticket = Ticket::new(watched, &request, &fields, told.as_deref());
         let has_body = !http_body::Body::is_end_stream(request.body());
         watched.enter(if has_body { Stage::Body } else { Stage::Answer });
@@ -70,6 +71,9 @@ impl<'a, S, F> Answering<'a, S, F> {
                         Body::empty()
                     }
                 });
+                if let Some(tls) = watched.tls.get() {
+                    request.extensions_mut().insert(tls.clone());
+                }
                 if let Some(told) = told {
                     told.apply(&mut request, settings.forwarded_fields);
                 }

@@ -3,8 +3,8 @@
 
 use super::answer::Answering;
 use super::stream::{Shared, Stream};
-use super::{App, BoxError, Floor, access_log, clock, prelude};
-use crate::app::Peer;
+use super::{App, BoxError, Floor, access_log, clock, prelude, tls};
+use crate::app::{Peer, TlsInfo};
 use crate::config::{LogTarget, Settings};
 use crate::scoreboard::Place;
 use bytes::Bytes;
@@ -45,6 +45,8 @@ pub(super) enum Stage {
     Answer = 4,
     /// It speaks another protocol now, and is the app's.
     Upgraded = 5,
+    /// TLS begins.
+    Handshake = 6,
 }
 
 /// Where a connection comes from.
@@ -75,6 +77,8 @@ pub(super) struct Watched {
     pub(super) stream: Shared,
     /// Set before anything of HTTP is read.
     origin: OnceLock<Origin>,
+    /// Set by the handshake; where there was none, never.
+    pub(super) tls: OnceLock<TlsInfo>,
     stage: AtomicU8,
     /// When the stage began, on the floor's coarse clock.
     since: AtomicU64,
@@ -104,6 +108,11 @@ impl Watched {
         self.origin.get().expect("it is known before there is a request")
     }
 
+    /// `None` while a proxy has not said it.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.origin.get().map(|origin| origin.peer)
+    }
+
     pub(super) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Relaxed) {
             0 => Stage::New,
@@ -111,7 +120,8 @@ impl Watched {
             2 => Stage::Head,
             3 => Stage::Body,
             4 => Stage::Answer,
-            5.. => Stage::Upgraded,
+            5 => Stage::Upgraded,
+            6.. => Stage::Handshake,
         }
     }
 
@@ -224,7 +234,7 @@ impl Drop for Entry {
 }
 
 /// Serves a connection in a task of its own.
-pub(super) fn serve<S, B>(floor: &Arc<Floor>, stream: Stream, peer: Peer, service: S)
+pub(super) fn serve<S, B>(floor: &Arc<Floor>, stream: Stream, peer: Peer, speaks_tls: bool, service: S)
 where
     S: App<B>,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -233,7 +243,8 @@ where
         floor: floor.clone(),
         stream: Shared::new(stream),
         origin: OnceLock::new(),
-        stage: AtomicU8::new(Stage::New as u8),
+        tls: OnceLock::new(),
+        stage: AtomicU8::new(if speaks_tls { Stage::Handshake } else { Stage::New } as u8),
         since: AtomicU64::new(floor.coarse_now.load(Ordering::Relaxed)),
         body_bytes: AtomicU64::new(0),
         too_large: AtomicBool::new(false),
@@ -269,6 +280,10 @@ where
     };
     let Some(origin) = origin else { return };
     watched.origin.get_or_init(|| origin);
+    // Boxed for the same reason.
+    if watched.stage() == Stage::Handshake && !Box::pin(tls::secure(&watched)).await {
+        return;
+    }
     let mut http1 = hyper::server::conn::http1::Builder::new();
     let head_buffer = head_buffer(settings.limit_request_line, settings.limit_request_field_size);
     // A client that closes its sending side is taken for gone, and its call, if it still waits, is not begun.
@@ -325,7 +340,7 @@ impl AsyncRead for Wire {
         if buf.filled().len() > before {
             match self.watched.stage() {
                 Stage::New | Stage::Idle => self.watched.enter(Stage::Head),
-                Stage::Head | Stage::Body | Stage::Upgraded => {}
+                Stage::Head | Stage::Body | Stage::Upgraded | Stage::Handshake => {}
                 Stage::Answer => self.watched.ahead.store(true, Ordering::Relaxed),
             }
         }
@@ -363,8 +378,11 @@ impl AsyncWrite for Wire {
         true
     }
 
-    /// A socket holds nothing back, so that there is nothing to flush.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// A socket holds nothing back, so that there is nothing to flush; TLS may.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.watched.tls.get().is_some() {
+            ready!(Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx))?;
+        }
         // hyper flushes when it has written all it has: an answer that was complete before is now out.
         if matches!(self.watched.stage(), Stage::Idle | Stage::Head | Stage::Upgraded) {
             self.watched.place.end(&self.watched.floor.seat.in_flight);

@@ -16,6 +16,7 @@ mod signals;
 mod stream;
 mod sweep;
 mod target;
+mod tls;
 
 use crate::app::{Body, Worker};
 use crate::config::Settings;
@@ -40,6 +41,7 @@ use tower::Service;
 
 pub(crate) use hooks::{Hooks, Moment};
 pub use service::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};
+pub(crate) use tls::{TicketSecret, check as check_tls};
 
 /// How long a stopping worker goes on accepting what the listeners' queues still hold.
 const LAST_ACCEPTS: Duration = Duration::from_millis(100);
@@ -57,6 +59,7 @@ pub(crate) struct Post {
     pub(crate) slot: u32,
     pub(crate) settings: Settings,
     pub(crate) board: Board,
+    pub(crate) tickets: TicketSecret,
     pub(crate) listeners: Vec<OwnedFd>,
     pub(crate) offers: Option<Offers>,
     pub(crate) bell: UnixStream,
@@ -93,6 +96,8 @@ struct Floor {
     bell: UnixStream,
     connections: Connections,
     access_log: Option<AccessLog>,
+    /// `None`: all connections are in the clear.
+    tls: Option<tls::Acceptor>,
     draining: AtomicBool,
     served: AtomicU64,
     /// After how many requests the worker asks for a successor.
@@ -168,7 +173,9 @@ async fn live<S: HttpService>(
 ) -> io::Result<()> {
     let mut signals = Signals::listen(post.bell.try_clone()?)?;
     unblock();
-    let listeners = post.listeners.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
+    let listen = |fd| Listener::new(fd, &post.settings);
+    let listeners = post.listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
+    let tls = tls::Acceptor::new(&post.settings, &post.tickets)?;
     let access_log = AccessLog::open(&post.settings.accesslog)?;
     hooks.run(Moment::Starting, &worker);
     let service = app(worker.clone());
@@ -185,6 +192,7 @@ async fn live<S: HttpService>(
         bell: post.bell,
         connections: Connections::default(),
         access_log,
+        tls,
         draining: AtomicBool::new(false),
         served: AtomicU64::new(0),
         coarse_now: AtomicU64::new(now_millis()),

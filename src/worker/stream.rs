@@ -1,44 +1,68 @@
-//! Listeners and connections of both kinds, TCP and Unix, as one. Not here: HTTP.
+//! Listeners and connections of both kinds, TCP and Unix, as one; a connection perhaps with TLS. Not here: HTTP, handshakes.
 
+use super::tls;
 use crate::app::Peer;
+use crate::config::Settings;
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 use nix::sys::socket::{MsgFlags, recv};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::server::TlsStream;
 
-pub(super) enum Listener {
+pub(super) struct Listener {
+    socket: Socket,
+    /// What comes here begins with a handshake.
+    speaks_tls: bool,
+}
+
+enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 impl Listener {
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Listener> {
+    pub(super) fn new(fd: OwnedFd, settings: &Settings) -> io::Result<Listener> {
         let addr: SockaddrStorage = getsockname(fd.as_raw_fd())?;
-        if addr.family() == Some(AddressFamily::Unix) {
-            UnixListener::from_std(fd.into()).map(Listener::Unix)
+        let (socket, place) = if addr.family() == Some(AddressFamily::Unix) {
+            let listener = UnixListener::from_std(fd.into())?;
+            let addr: std::os::unix::net::SocketAddr = listener.local_addr()?.into();
+            let name = |name: &[u8]| format!("unix:@{}", String::from_utf8_lossy(name));
+            let path = addr.as_pathname().map(|path| format!("unix:{}", path.display()));
+            (
+                Socket::Unix(listener),
+                path.unwrap_or_else(|| name(addr.as_abstract_name().unwrap_or_default())),
+            )
         } else {
-            TcpListener::from_std(fd.into()).map(Listener::Tcp)
-        }
+            let listener = TcpListener::from_std(fd.into())?;
+            let addr = listener.local_addr()?;
+            (Socket::Tcp(listener), addr.to_string())
+        };
+        Ok(Listener { socket, speaks_tls: settings.has_tls() && !settings.plain_places.contains(&place) })
     }
 
     pub(super) fn is_tcp(&self) -> bool {
-        match self {
-            Listener::Tcp(_) => true,
-            Listener::Unix(_) => false,
+        match self.socket {
+            Socket::Tcp(_) => true,
+            Socket::Unix(_) => false,
         }
     }
 
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.speaks_tls
+    }
+
     pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
-        match self {
-            Listener::Tcp(listener) => {
+        match &self.socket {
+            Socket::Tcp(listener) => {
                 listener.accept().await.map(|(stream, addr)| (Stream::Tcp(stream), Peer::Tcp(addr)))
             }
-            Listener::Unix(listener) => {
+            Socket::Unix(listener) => {
                 listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), Peer::Unix))
             }
         }
@@ -48,18 +72,18 @@ impl Listener {
     /// told yet. `WouldBlock` where the queue is empty.
     pub(super) fn accept_waiting(&self) -> io::Result<(Stream, Peer)> {
         use std::os::fd::{AsFd, BorrowedFd};
-        let fd: BorrowedFd<'_> = match self {
-            Listener::Tcp(listener) => listener.as_fd(),
-            Listener::Unix(listener) => listener.as_fd(),
+        let fd: BorrowedFd<'_> = match &self.socket {
+            Socket::Tcp(listener) => listener.as_fd(),
+            Socket::Unix(listener) => listener.as_fd(),
         };
         let fd = fd.try_clone_to_owned()?;
-        match self {
-            Listener::Tcp(_) => {
+        match self.socket {
+            Socket::Tcp(_) => {
                 let (stream, addr) = std::net::TcpListener::from(fd).accept()?;
                 stream.set_nonblocking(true)?;
                 Ok((Stream::Tcp(TcpStream::from_std(stream)?), Peer::Tcp(addr)))
             }
-            Listener::Unix(_) => {
+            Socket::Unix(_) => {
                 let (stream, _) = std::os::unix::net::UnixListener::from(fd).accept()?;
                 stream.set_nonblocking(true)?;
                 Ok((Stream::Unix(UnixStream::from_std(stream)?), Peer::Unix))
@@ -71,14 +95,24 @@ impl Listener {
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Around one of the two. Boxed, so that the others are no larger for it.
+    Tls(Box<TlsStream<Stream>>),
+    /// Its handshake has it.
+    Away,
 }
 
 impl Stream {
     /// Writes what fits into the socket's buffer right now.
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.try_write(bytes),
             Stream::Unix(stream) => stream.try_write(bytes),
+            Stream::Tls(secured) => {
+                let written = io::Write::write(&mut secured.get_mut().1.writer(), bytes)?;
+                tls::flush_now(secured)?;
+                Ok(written)
+            }
+            Stream::Away => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -89,11 +123,37 @@ impl Stream {
 
     /// How many bytes lie in the socket, as far as they fit, and which. They stay there.
     pub(super) fn peek(&self, bytes: &mut [u8]) -> usize {
+        self.look(bytes).unwrap_or(0)
+    }
+
+    fn look(&self, bytes: &mut [u8]) -> io::Result<usize> {
         let fd = match self {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
+            Stream::Tls(secured) => return secured.get_ref().0.look(bytes),
+            Stream::Away => return Err(io::ErrorKind::NotConnected.into()),
         };
-        recv(fd, bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).unwrap_or(0)
+        Ok(recv(fd, bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
+    }
+
+    /// Waits for the first byte, which stays where it is; `None` at the end.
+    pub(super) fn poll_first_byte(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
+        let mut byte = [0];
+        loop {
+            let (ready, looked) = match self {
+                Stream::Tcp(stream) => {
+                    (stream.poll_read_ready(cx), stream.try_io(Interest::READABLE, || self.look(&mut byte)))
+                }
+                Stream::Unix(stream) => {
+                    (stream.poll_read_ready(cx), stream.try_io(Interest::READABLE, || self.look(&mut byte)))
+                }
+                Stream::Tls(_) | Stream::Away => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            };
+            match looked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(ready)?,
+                looked => return Poll::Ready(looked.map(|count| (count > 0).then_some(byte[0]))),
+            }
+        }
     }
 }
 
@@ -109,6 +169,11 @@ macro_rules! either {
                 let $stream = Pin::new(stream);
                 $body
             }
+            Stream::Tls(stream) => {
+                let $stream = Pin::new(&mut **stream);
+                $body
+            }
+            Stream::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     };
 }
@@ -152,6 +217,15 @@ pub(super) struct Shared(Arc<Mutex<Stream>>);
 impl Shared {
     pub(super) fn new(stream: Stream) -> Shared {
         Shared(Arc::new(Mutex::new(stream)))
+    }
+
+    /// For a handshake, until it puts something back.
+    pub(super) fn take(&self) -> Stream {
+        std::mem::replace(&mut *self.lock(), Stream::Away)
+    }
+
+    pub(super) fn put(&self, stream: Stream) {
+        *self.lock() = stream;
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Stream> {

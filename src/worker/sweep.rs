@@ -2,7 +2,7 @@
 //! overdue, and writes the access log out. Not here: what a stage means.
 
 use super::connection::{Stage, Watched, linger};
-use super::{Floor, IDLE_LINGER};
+use super::{Floor, IDLE_LINGER, tls};
 use crate::app::Worker;
 use crate::config::Settings;
 use crate::scoreboard::now_millis;
@@ -104,6 +104,8 @@ pub(super) async fn close_idle(floor: &Arc<Floor>) {
 enum End {
     /// It owes nothing and is owed nothing.
     Silent,
+    /// Its handshake took too long.
+    Unsecured,
     /// A request was begun and not finished: 408 (RFC 9110, 15.5.9).
     TooSlow,
 }
@@ -112,6 +114,7 @@ fn verdict(watched: &Watched, now: u64, settings: &Settings) -> Option<End> {
     let spent = now.saturating_sub(watched.since());
     let over = |limit: Duration| !limit.is_zero() && spent > limit.as_millis() as u64;
     match watched.stage() {
+        Stage::Handshake => over(settings.handshake_timeout).then_some(End::Unsecured),
         Stage::New => over(settings.header_timeout).then_some(End::Silent),
         Stage::Idle => over(settings.keepalive).then_some(End::Silent),
         Stage::Head => over(settings.header_timeout).then_some(End::TooSlow),
@@ -128,7 +131,14 @@ fn carry_out(watched: &Arc<Watched>, end: End) {
     match end {
         // What came since the last look is served first.
         End::Silent if watched.stream.lock().has_unread() => {}
-        End::Silent => watched.abort(),
+        End::Silent => {
+            tls::say_goodbye(&watched.stream);
+            watched.abort();
+        }
+        End::Unsecured => {
+            tls::fail(watched, "handshake_timeout");
+            watched.abort();
+        }
         End::TooSlow => {
             if !watched.answering.load(Ordering::Relaxed) {
                 let _ = watched.stream.lock().try_write(TOO_SLOW);
@@ -141,12 +151,18 @@ fn carry_out(watched: &Arc<Watched>, end: End) {
 }
 
 fn tick(settings: &Settings) -> Duration {
-    [settings.timeout, settings.keepalive, settings.header_timeout, settings.body_timeout]
-        .into_iter()
-        .filter(|timeout| !timeout.is_zero())
-        .map(|timeout| timeout / 4)
-        .fold(LONGEST_TICK, Duration::min)
-        .max(SHORTEST_TICK)
+    [
+        settings.timeout,
+        settings.keepalive,
+        settings.header_timeout,
+        settings.body_timeout,
+        settings.handshake_timeout,
+    ]
+    .into_iter()
+    .filter(|timeout| !timeout.is_zero())
+    .map(|timeout| timeout / 4)
+    .fold(LONGEST_TICK, Duration::min)
+    .max(SHORTEST_TICK)
 }
 
 #[cfg(test)]

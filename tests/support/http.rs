@@ -1,14 +1,18 @@
 //! A small, strict HTTP/1.1 client that can also send what no well-behaved client would.
 //! Not here: any retry, any leniency.
 
+use super::tls::Secured;
 use nix::sys::socket::{MsgFlags, recv};
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_rustls::rustls::ClientConfig;
 
 /// How long a read or write may take, unless a test asks for something else.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,6 +23,7 @@ const MAX_HEAD: usize = 64 * 1024;
 pub enum Target {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    Tls { addr: SocketAddr, name: String, config: Arc<ClientConfig> },
 }
 
 /// Why there is no whole answer.
@@ -56,6 +61,7 @@ pub struct Connection {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<RefCell<Secured>>),
 }
 
 impl Target {
@@ -78,6 +84,12 @@ impl Connection {
                 Stream::Tcp(stream)
             }
             Target::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+            Target::Tls { addr, name, config } => {
+                let stream = TcpStream::connect_timeout(addr, PATIENCE)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                Stream::Tls(Box::new(RefCell::new(Secured::shake_hands(stream, name, config)?)))
+            }
         };
         let connection = Connection { stream, buffer: Vec::new(), closing: false };
         connection.set_patience(PATIENCE)?;
@@ -100,8 +112,21 @@ impl Connection {
                 stream.set_read_timeout(Some(patience))?;
                 stream.set_write_timeout(Some(patience))?;
             }
+            Stream::Tls(secured) => {
+                secured.borrow().socket().set_read_timeout(Some(patience))?;
+                secured.borrow().socket().set_write_timeout(Some(patience))?;
+            }
         }
         Ok(())
+    }
+
+    /// What its TLS is like; fails the test where it has none.
+    #[track_caller]
+    pub fn secured(&self) -> std::cell::Ref<'_, Secured> {
+        match &self.stream {
+            Stream::Tls(secured) => secured.borrow(),
+            Stream::Tcp(_) | Stream::Unix(_) => panic!("it is in the clear"),
+        }
     }
 
     /// Sends exactly these bytes.
@@ -114,6 +139,7 @@ impl Connection {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write)?,
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write)?,
+            Stream::Tls(secured) => secured.borrow().socket().shutdown(Shutdown::Write)?,
         }
         Ok(())
     }
@@ -176,6 +202,7 @@ impl Connection {
         let fd = match &self.stream {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tls(secured) => return secured.borrow_mut().has_ended(),
         };
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         match recv(fd.as_raw_fd(), &mut [0], flags) {
@@ -190,6 +217,7 @@ impl Connection {
         let fd = match &self.stream {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tls(_) => panic!("the head is in a record"),
         };
         recv(fd.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Ok(1)
     }
@@ -204,6 +232,13 @@ impl Connection {
             Ok(_) => Err(Failure::Malformed("bytes behind the answer".to_owned())),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// All bytes up to the end, whatever they are.
+    #[allow(dead_code, reason = "the soak does not")]
+    pub fn read_rest_raw(&mut self) -> Vec<u8> {
+        while self.fill().is_ok_and(|count| count > 0) {}
+        std::mem::take(&mut self.buffer)
     }
 
     fn read_head(&mut self) -> Result<(u16, Vec<(String, String)>), Failure> {
@@ -351,6 +386,7 @@ impl Read for Stream {
             let read = match self {
                 Stream::Tcp(stream) => stream.read(buffer),
                 Stream::Unix(stream) => stream.read(buffer),
+                Stream::Tls(secured) => secured.borrow_mut().read(buffer),
             };
             // A read with a time limit is interrupted by any signal, a child's end among them.
             if !read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
@@ -365,6 +401,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(secured) => secured.borrow_mut().write(bytes),
         }
     }
 
@@ -380,6 +417,8 @@ impl From<io::Error> for Failure {
             ErrorKind::ConnectionRefused | ErrorKind::NotFound => Failure::Refused,
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Failure::Reset,
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::TimedOut,
+            // TLS that ends without saying so.
+            ErrorKind::UnexpectedEof => Failure::Cut,
             _ => Failure::Other(error.to_string()),
         }
     }

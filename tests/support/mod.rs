@@ -13,6 +13,8 @@ pub mod proxy;
 pub mod said;
 pub mod server;
 pub mod spread;
+#[allow(dead_code, reason = "the soak uses little of it")]
+pub mod tls;
 
 pub use dice::Dice;
 pub use http::{Connection, Failure, Response, Target};

@@ -296,7 +296,7 @@ impl Server {
     pub fn addr(&self) -> SocketAddr {
         match self.target() {
             Target::Tcp(addr) => addr,
-            Target::Unix(path) => panic!("not a TCP server: {path:?}"),
+            other => panic!("not a TCP server: {other:?}"),
         }
     }
 

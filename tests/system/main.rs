@@ -53,5 +53,6 @@ mod storm;
 mod systemd;
 mod testing;
 mod timeouts;
+mod tls;
 mod upgrade;
 mod websocket;

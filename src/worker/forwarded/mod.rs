@@ -48,16 +48,18 @@ pub(super) struct Verdict {
     is_trusted: bool,
 }
 
-/// `None` where there is nothing to be told but what the connection shows, which is nearly always.
+/// `scheme` is the connection's. `None` where there is nothing to be told but what the connection shows, which is nearly always.
 pub(super) fn judge<B>(
     request: &Request<B>,
     fields: &Fields<'_>,
     origin: &Origin,
+    scheme: Scheme,
     settings: &Settings,
 ) -> Option<Box<Verdict>> {
     (fields.forwarding || !settings.root_path.is_empty()).then(|| {
         let (uri, headers) = (request.uri(), request.headers());
         let mut client = ClientInfo::of_connection(origin.peer, uri, headers);
+        client.scheme = scheme;
         client.root_path.clone_from(&settings.root_path);
         if origin.is_trusted {
             read(headers, settings.forwarded_fields, &settings.forwarded_allow_ips).tell(&mut client);

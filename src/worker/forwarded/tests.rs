@@ -16,7 +16,7 @@ fn told(peer: &str, setting: &str, pairs: Pairs<'_>) -> (String, Vec<String>) {
     let mut request = request.body(()).unwrap();
     let origin = Origin::of(peer, &settings);
     let fields = Fields::of(request.headers());
-    let verdict = judge(&request, &fields, &origin, &settings);
+    let verdict = judge(&request, &fields, &origin, Scheme::Http, &settings);
     if let Some(verdict) = verdict {
         verdict.apply(&mut request, settings.forwarded_fields);
     }
