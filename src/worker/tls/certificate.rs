@@ -94,7 +94,7 @@ mod tests {
         let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
         let (from, to) = validity(made.der()).unwrap();
         let day = 24 * 3600;
-        assert_eq!((from, to), (1_582_934_400, 2_682_374_400), "both forms of a date");
+        assert_eq!((from, to), (1_582_934_400, 2_682_460_800), "both forms of a date");
         assert_eq!(judge((from, to), from), None);
         assert_eq!(judge((from, to), to), None);
         assert_eq!(judge((from, to), to + day).as_deref(), Some("expired on 2055-01-02"));
