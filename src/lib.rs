@@ -27,6 +27,8 @@
 mod admin;
 mod app;
 pub mod config;
+mod control;
+mod ctl;
 mod logging;
 mod master;
 mod scoreboard;

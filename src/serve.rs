@@ -11,7 +11,7 @@ use crate::app::{self, Worker};
 use crate::config::{AppKind, AppType, Mode, Settings, Source, Stop};
 use crate::master::{self, Accounts, Failure, Inherited, Preload, Roles, Setup, Start, Starter};
 use crate::worker::{self, Hooks, HttpService, TicketSecret};
-use crate::{admin, config, logging};
+use crate::{admin, config, ctl, logging};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{self, umask};
 use std::process::ExitCode;
@@ -69,6 +69,9 @@ where
     F: Fn(Worker) -> S,
     S: HttpService,
 {
+    if std::env::args_os().nth(1).is_some_and(|word| word == ctl::WORD) {
+        return ctl::run(plan.kind, std::env::args_os().skip(2));
+    }
     if let Some(reason) = cannot_fork() {
         eprintln!("ferricorn: {reason}");
         return ExitCode::from(FAILED);
@@ -202,8 +205,12 @@ where
             worker::work(post, &plan.hooks, &plan.app, master::unblock_signals, master::tie)
         },
         admin: &|post| {
-            let master::AdminPost { settings, board, listener, line } = post;
-            admin::work(admin::Post { settings, board, listener, line })
+            let master::AdminPost { settings, board, http, control, line } = post;
+            let flush: admin::Flush = |board, tag| match tag {
+                Some(tag) => board.generations.bump(app::tag_slot(tag)),
+                None => board.generations.bump_all(),
+            };
+            admin::work(admin::Post { settings, board, http, control, line, flush })
         },
         notify: &|post| {
             let master::NotifyPost { settings, board, line } = post;

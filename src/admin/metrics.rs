@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How often a sum is tried that a worker's end came in the way of. Such an end takes a microsecond to write down.
-const TRIES: usize = 1000;
+pub(super) const TRIES: usize = 1000;
 
 /// `None` where the board is not to be had: the master was stopped while it wrote there.
 pub(super) fn expose(board: &Board, now: u64) -> Option<String> {

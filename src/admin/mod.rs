@@ -1,28 +1,32 @@
 //! The admin process: it answers for the server, from the scoreboard, to whoever may reach its socket. It serves no
-//! request of the app, so it has time when no worker has. Nothing can be changed through it.
+//! request of the app, so it has time when no worker has. Over HTTP nothing can be changed; wishes come over a socket of their own
+//! and go to the master over a line.
 //! Not here: who starts it anew when it dies (the master).
 
 mod answer;
+mod control;
 mod exposition;
 mod health;
+mod line;
 mod metrics;
 mod process;
 mod status;
 
 use crate::config::Settings;
-use crate::logging;
 use crate::scoreboard::Board;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use line::{Line, Turn};
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream as Line;
+use std::os::unix::net::UnixDatagram as StdLine;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -33,6 +37,8 @@ const HEAD_TIME: Duration = Duration::from_secs(2);
 const HEAD_BYTES: usize = 16 * 1024;
 /// How long a connection may last, which is for one request: so nobody holds a place who reads slowly or not at all.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// How often it looks whether it is to log more, or less.
+const LEVEL_LOOK: Duration = Duration::from_secs(1);
 /// How long accepting rests after an error.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -42,10 +48,16 @@ const FAILED: i32 = 1;
 pub(crate) struct Post {
     pub(crate) settings: Settings,
     pub(crate) board: Board,
-    pub(crate) listener: OwnedFd,
-    /// A byte asks to open the log anew; the end asks to leave.
-    pub(crate) line: Line,
+    /// Where it is asked over HTTP, and where wishes come in.
+    pub(crate) http: Option<OwnedFd>,
+    pub(crate) control: Option<OwnedFd>,
+    /// To the master; the end asks to leave.
+    pub(crate) line: StdLine,
+    pub(crate) flush: Flush,
 }
+
+/// Has no worker serve any more what was cached with this tag; without one, what was cached at all.
+pub(crate) type Flush = fn(Board, Option<&str>);
 
 /// Answers until told to leave; returns the process's exit code. Signals stay blocked: they mean the master.
 pub(crate) fn work(post: Post) -> i32 {
@@ -63,35 +75,77 @@ pub(crate) fn work(post: Post) -> i32 {
 struct Desk {
     settings: Settings,
     board: Board,
+    flush: Flush,
     places: Arc<Semaphore>,
 }
 
 async fn live(post: Post) -> io::Result<()> {
+    let Post { settings, board, http, control, line, flush } = post;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
-    let listener = Listener::new(post.listener)?;
-    post.line.set_nonblocking(true)?;
-    let mut line = UnixStream::from_std(post.line)?;
-    let desk = Arc::new(Desk { settings: post.settings, board: post.board, places: places.clone() });
-    let accepting = async {
-        loop {
-            if listener.accept(&desk).await.is_err() {
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    let clients = Arc::new(Semaphore::new(control::MAX_CLIENTS));
+    let http = http.map(Listener::new).transpose()?;
+    let control = control.map(|fd| UnixListener::from_std(fd.into())).transpose()?;
+    let line = Arc::new(Line::new(line)?);
+    let desk = Arc::new(Desk { settings, board, flush, places: places.clone() });
+    let turn = tokio::select! {
+        () = answer_all(http.as_ref(), &desk) => Turn::Leave,
+        () = obey_all(control.as_ref(), &desk, &line, &clients) => Turn::Leave,
+        () = log_as_told(&desk) => Turn::Leave,
+        turn = line.listen() => turn,
     };
-    let told_to_leave = async {
-        while line.read(&mut [0; 16]).await.is_ok_and(|bytes| bytes > 0) {
-            logging::reopen();
-        }
-    };
-    tokio::select! {
-        () = accepting => {}
-        () = told_to_leave => {}
+    drop((http, control));
+    if turn == Turn::Retire {
+        // Those who wait are told the outcome; then the line ends.
+        while line.listen().await != Turn::Leave {}
     }
-    drop(listener);
     // What is open is finished; all places are free when the last connection is closed.
-    let _ = timeout(CONNECTION_TIME, places.acquire_many(MAX_CONNECTIONS)).await;
+    let finished = async {
+        let _ = places.acquire_many(MAX_CONNECTIONS).await;
+        let _ = clients.acquire_many(control::MAX_CLIENTS as u32).await;
+    };
+    let _ = timeout(CONNECTION_TIME, finished).await;
     Ok(())
+}
+
+async fn answer_all(listener: Option<&Listener>, desk: &Arc<Desk>) {
+    let Some(listener) = listener else { return pending().await };
+    loop {
+        if listener.accept(desk).await.is_err() {
+            sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+async fn obey_all(
+    listener: Option<&UnixListener>,
+    desk: &Arc<Desk>,
+    line: &Arc<Line>,
+    clients: &Arc<Semaphore>,
+) {
+    let Some(listener) = listener else { return pending().await };
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Ok(place) = clients.clone().try_acquire_owned() else {
+            control::turn_away(stream).await;
+            continue;
+        };
+        let (desk, line) = (desk.clone(), line.clone());
+        tokio::spawn(async move {
+            control::serve(stream, &desk, &line).await;
+            drop(place);
+        });
+    }
+}
+
+/// The operator may change what is logged.
+async fn log_as_told(desk: &Desk) {
+    loop {
+        log::set_max_level(desk.board.level().unwrap_or(desk.settings.loglevel));
+        sleep(LEVEL_LOOK).await;
+    }
 }
 
 enum Listener {

@@ -1,6 +1,7 @@
 //! All that is known of the server, for people and their tools. What workers wrote is escaped and cut; secrets are masked.
 //! A key may be added to it any time; for any other change `schema` is raised. Not here: judgements.
 
+use super::metrics::TRIES;
 use super::process;
 use crate::config::Settings;
 use crate::scoreboard::{Board, Seat, SeenRequest};
@@ -27,9 +28,30 @@ pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
             "reloads": reloads,
             "last_reload": last_reload,
         },
+        "totals": totals(board),
         "workers": workers,
         "deaths": deaths(board, now),
         "settings": in_force(settings),
+    })
+}
+
+/// What all workers counted, those that are gone included; null where that is not to be had.
+pub(super) fn totals(board: &Board) -> Value {
+    let Some(sum) = (0..TRIES).find_map(|_| board.sum()) else { return Value::Null };
+    let classes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().map(str::to_owned);
+    let requests: Map<String, Value> = classes.zip(sum.tally.answers().map(Value::from)).collect();
+    let (buckets, _) = sum.tally.latencies();
+    let bounds: Vec<f64> =
+        buckets.iter().filter_map(|(bound, _)| Some(bound.as_ref().copied()? as f64 / 1e6)).collect();
+    let latencies: Vec<u64> = buckets.iter().map(|(_, count)| *count).collect();
+    json!({
+        "requests": requests,
+        "latency_bounds": bounds,
+        "latencies": latencies,
+        "cache_hits": sum.cache_hits.load(Relaxed),
+        "cache_misses": sum.cache_misses.load(Relaxed),
+        "pool_timeouts": sum.pool_timeouts.load(Relaxed),
+        "response_body_bytes": sum.tally.body_bytes(),
     })
 }
 
@@ -65,7 +87,7 @@ fn request(seen: &SeenRequest) -> Value {
 }
 
 /// The latest first.
-fn deaths(board: &Board, now: u64) -> Vec<Value> {
+pub(super) fn deaths(board: &Board, now: u64) -> Vec<Value> {
     let told = board.deaths.all(now).into_iter().map(|(ago, death, lost)| {
         json!({
             "ago_seconds": ago.as_secs_f64(),
@@ -82,7 +104,7 @@ fn deaths(board: &Board, now: u64) -> Vec<Value> {
 }
 
 /// Each value as it would stand in the file.
-fn in_force(settings: &Settings) -> Map<String, Value> {
+pub(super) fn in_force(settings: &Settings) -> Map<String, Value> {
     let told = settings
         .in_force()
         .map(|(key, value, origin)| (key.to_owned(), json!({ "value": value, "origin": origin })));

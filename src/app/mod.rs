@@ -14,6 +14,7 @@ mod response_cache;
 pub(crate) mod routes;
 mod tls_info;
 
+pub(crate) use cache::tag_slot;
 pub use cache::{Cache, CacheOptions, CacheStats, MAX_TAGS, TaggedCache};
 pub use client::{ClientInfo, Scheme};
 pub use database::{Database, Isolation, Pool, PostgresSession, SqliteSession, TransactionOptions};

@@ -5,6 +5,7 @@ mod app;
 mod change;
 mod error;
 mod file;
+mod place;
 mod print;
 mod proxies;
 mod route;
@@ -19,6 +20,7 @@ mod tests;
 pub(crate) use app::AppType;
 pub(crate) use change::Changes;
 pub use error::Error;
+pub(crate) use place::{ADMIN_SUFFIX, CONTROL_SUFFIX, folders_to_search, plain, runtime_folder, socket_name};
 pub use print::reference;
 pub use proxies::{ForwardedFields, ProxyProtocol, Trust};
 pub use route::{Kind, Page, Param, ParamKind, Program, Query, Route, Scalar, Sql, Token};
@@ -195,6 +197,8 @@ pub struct CacheSettings {
 #[derive(Clone, Debug)]
 pub struct AdminSettings {
     pub bind: AdminBind,
+    /// Off, by itself, or a Unix socket.
+    pub control: AdminBind,
 }
 
 /// The stock app's templates.
@@ -298,7 +302,7 @@ impl Settings {
                 setup: None,
             },
             cache: CacheSettings { capacity: 0, ttl: Duration::ZERO, notify: false },
-            admin: AdminSettings { bind: AdminBind::Off },
+            admin: AdminSettings { bind: AdminBind::Off, control: AdminBind::Off },
             templates: TemplateSettings { folder: None },
             routes: Vec::new(),
             app: app::AppSettings::default(),

@@ -88,6 +88,26 @@ impl Source {
         Ok((source, mode))
     }
 
+    /// Of a command line that names a server, by the flags that it was started with, and what is asked of it: one of the
+    /// subcommands of `commands`.
+    ///
+    /// # Errors
+    /// As [`Source::from_env`].
+    pub(crate) fn with_commands(
+        kind: AppKind,
+        arguments: impl IntoIterator<Item = OsString>,
+        environment: Environment,
+        commands: Command,
+    ) -> Result<(Source, ArgMatches), Stop> {
+        let (mut source, mut mode) = Source::new(kind, [], environment)?;
+        let is_setting = |arg: &Arg| SETTINGS.iter().any(|setting| arg.get_id() == setting.key);
+        let command =
+            add_settings(commands).mut_args(|arg| if is_setting(&arg) { arg.hide(true) } else { arg });
+        let matches = command.try_get_matches_from(arguments).map_err(not_understood)?;
+        source.take(&matches, &mut mode, |flag| Origin::Flag(format!("--{flag}")));
+        Ok((source, matches))
+    }
+
     /// Of a text, as it would stand in a file.
     pub(crate) fn of_text(kind: AppKind, text: String, environment: Environment) -> Source {
         let config = Some(PathBuf::from("settings"));
@@ -110,27 +130,24 @@ impl Source {
         mode: &mut Mode,
         origin: impl Fn(&str) -> Origin,
     ) -> Result<(), Stop> {
-        let matches = command().try_get_matches_from(arguments).map_err(|error| {
-            let text = error.render().to_string();
-            if error.use_stderr() {
-                stop(text.trim_end().trim_start_matches("error: ").to_owned())
-            } else {
-                Stop::Help(text)
-            }
-        })?;
+        let matches = command().try_get_matches_from(arguments).map_err(not_understood)?;
+        self.take(&matches, mode, origin);
+        Ok(())
+    }
+
+    fn take(&mut self, matches: &ArgMatches, mode: &mut Mode, origin: impl Fn(&str) -> Origin) {
         if let Some(path) = matches.get_one::<PathBuf>("config") {
             self.config = Some(path.clone());
         }
         for (flag, asked) in [("check-config", Mode::CheckConfig), ("print-config", Mode::PrintConfig)] {
-            if matches.get_flag(flag) {
+            if matches.try_get_one::<bool>(flag).ok().flatten() == Some(&true) {
                 *mode = asked;
             }
         }
         for setting in SETTINGS {
             self.flags
-                .extend(value(setting, &matches).map(|raw| (setting.key, raw, origin(setting.flags[0]))));
+                .extend(value(setting, matches).map(|raw| (setting.key, raw, origin(setting.flags[0]))));
         }
-        Ok(())
     }
 
     /// Goes to the folder that `chdir` names, if any, once, before anything relative is looked at. The config file, which
@@ -139,21 +156,7 @@ impl Source {
     /// # Errors
     /// When the folder cannot be entered. What else is wrong is for [`Source::read`] to say.
     pub(crate) fn enter_folder(&mut self) -> Result<(), Error> {
-        let mut settings = Settings::unresolved();
-        let text = self.config.as_ref().and_then(|path| Some((path, file::load(path).ok()?)));
-        let contents = text.and_then(|(path, text)| {
-            let read = file::read_what_can_be(path, &text, &self.environment, self.app).ok()?;
-            Some((path, read.0))
-        });
-        if let Some((path, contents)) = contents {
-            let chdir = contents.values.into_iter().filter(|(key, _, _)| *key == "chdir");
-            for (key, raw, line) in chdir {
-                put(&mut settings, key, &raw, Origin::File(path.clone(), line), &mut Vec::new());
-            }
-        }
-        for (key, raw, origin) in self.flags.iter().filter(|(key, _, _)| *key == "chdir") {
-            put(&mut settings, key, raw, origin.clone(), &mut Vec::new());
-        }
+        let settings = self.read_some(&["chdir"]);
         let Some(folder) = &settings.chdir else { return Ok(()) };
         let entered = match &mut self.config {
             Some(config) => std::path::absolute(&*config).map(|path| *config = path),
@@ -163,6 +166,31 @@ impl Source {
             let allowed = format!("a folder that can be entered ({error})");
             Error::new(vec![settings.problem("chdir", &quoted(&folder.display().to_string()), &allowed)])
         })
+    }
+
+    /// These settings alone, as far as they can be read: whatever else is wrong is for [`Source::read`] to say.
+    pub(crate) fn read_some(&self, keys: &[&str]) -> Settings {
+        let mut settings = Settings::unresolved();
+        let text = self.config.as_ref().and_then(|path| Some((path, file::load(path).ok()?)));
+        let contents = text.and_then(|(path, text)| {
+            let read = file::read_what_can_be(path, &text, &self.environment, self.app).ok()?;
+            Some((path, read.0))
+        });
+        let mut put = |key, raw: &Raw, origin| put(&mut settings, key, raw, origin, &mut Vec::new());
+        if let Some((path, contents)) = contents {
+            for (key, raw, line) in contents.values.iter().filter(|(key, _, _)| keys.contains(key)) {
+                put(*key, raw, Origin::File(path.clone(), *line));
+            }
+        }
+        for (key, raw, origin) in self.flags.iter().filter(|(key, _, _)| keys.contains(key)) {
+            put(*key, raw, origin.clone());
+        }
+        settings
+    }
+
+    /// Whether the file, the environment or the command line has this setting.
+    pub(crate) fn names(&self, key: &str) -> bool {
+        !matches!(self.read_some(&[key]).origins.get(key), None | Some(Origin::Default))
     }
 
     /// The config file, if one was named.
@@ -249,13 +277,21 @@ fn value(setting: &Setting, matches: &ArgMatches) -> Option<Raw> {
     }
 }
 
+fn not_understood(error: clap::Error) -> Stop {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        stop(text.trim_end().trim_start_matches("error: ").to_owned())
+    } else {
+        Stop::Help(text)
+    }
+}
+
 /// The command line, read off the table.
-fn command() -> Command {
+pub(super) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).overrides_with(name).help(help)
     };
-    let config = Arg::new("config").short('c').long("config").value_name("FILE").action(ArgAction::Set);
-    let mut command = Command::new("ferricorn")
+    let command = Command::new("ferricorn")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A pre-fork application server.")
         .no_binary_name(true)
@@ -263,9 +299,16 @@ fn command() -> Command {
         .after_help(
             "Options outrank FERRICORN_CMD_ARGS and FERRICORN_DATABASE_URL, which outrank the file, which outranks defaults.",
         )
-        .arg(config.value_parser(clap::value_parser!(PathBuf)).help("The config file, in TOML."))
         .arg(flag("check-config", "Check the settings, and exit."))
         .arg(flag("print-config", "Print the settings in force and where each comes from, and exit."));
+    add_settings(command)
+}
+
+/// The flags by which a server is started.
+fn add_settings(command: Command) -> Command {
+    let config = Arg::new("config").short('c').long("config").value_name("FILE").action(ArgAction::Set);
+    let config = config.value_parser(clap::value_parser!(PathBuf)).help("The config file, in TOML.");
+    let mut command = command.arg(config);
     for setting in SETTINGS {
         let action = if setting.is_given_often() { ArgAction::Append } else { ArgAction::Set };
         let mut arg = Arg::new(setting.key)

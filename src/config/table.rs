@@ -852,6 +852,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         "Where a process of its own answers /healthz, /readyz, /metrics and /status. auto: a socket in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/ferricorn, for the server's user alone; off where neither is set. It asks nobody who he is, so give a TCP address only where all who reach it may know."
     ),
     row!(
+        "admin.control",
+        None,
+        ["admin-control"],
+        "\"auto\"",
+        v::control_bind,
+        any,
+        [admin.control],
+        v::show_admin_bind,
+        "off, auto or unix:PATH",
+        "The Unix socket at which `ferricorn ctl` asks for a reload and the like; root and the server's own user may. auto: beside that of admin.bind, in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/ferricorn; off where neither is set."
+    ),
+    row!(
         "templates.folder",
         None,
         ["templates"],

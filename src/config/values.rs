@@ -207,6 +207,11 @@ pub(super) fn admin_bind(raw: &Raw) -> Option<AdminBind> {
     })
 }
 
+/// As `admin_bind`, but who tells the server something must be known to it, and so must use a Unix socket.
+pub(super) fn control_bind(raw: &Raw) -> Option<AdminBind> {
+    admin_bind(raw).filter(|bind| !matches!(bind, AdminBind::At(Bind::Tcp { .. })))
+}
+
 /// An array, or one string with commas.
 pub(super) fn binds(raw: &Raw) -> Option<Vec<Bind>> {
     let binds: Vec<Bind> = list(raw)?.iter().map(|item| item.parse().ok()).collect::<Option<_>>()?;

@@ -1,215 +1,239 @@
-//! Keeps the admin process: its address open, its line held, another one in its place when it is gone. The arbiter knows
-//! nothing of it, for it serves nobody. Not here: what it answers.
+//! Keeps the admin process: its addresses open, its line held, another one in its place when it is gone. The arbiter knows
+//! nothing of it, for it serves nobody. Not here: what it answers, and what is done about its wishes.
 
-use super::listener::Listener;
-use super::privileges::SocketOwner;
-use crate::config::{AdminBind, Bind, Settings};
-use nix::sys::socket::{SockaddrStorage, getsockname};
-use std::fs::DirBuilder;
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use super::door::{Door, House};
+use crate::config::{ADMIN_SUFFIX, CONTROL_SUFFIX, Settings};
+use crate::control::{Ask, News, PACKET_BYTES, Told, What, Word};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-/// Who may connect to its Unix socket: the server's user, and root.
-const SOCKET_MODE: u32 = 0o600;
-/// Connections that may wait for it.
-const BACKLOG: u32 = 64;
-/// The times between two tries to open the address, or to start the process: doubled from the first to the last.
+/// The times between two starts of the process: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 /// One that lived this long had no trouble at its start.
 const SETTLED: Duration = Duration::from_secs(10);
 /// How often the master says that its loop turns, while somebody is there to hear it.
 const BEAT: Duration = Duration::from_millis(500);
-/// A socket's file is called after the server by no more than so many bytes: the whole path has 107 (unix(7)).
-const NAME_BYTES: usize = 60;
+/// Packets that are taken from a line at a time: a process that sends without end holds the master up no longer.
+const PACKETS_A_TURN: usize = 8;
+/// Lines kept for those who wait for an outcome with a process that has been replaced; the oldest makes room.
+const MAX_RETIRED: usize = 4;
+/// So long a replaced process may take to say that it will wish no more.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 pub(super) struct Keeper {
-    /// What was asked for when the address was last opened, or could not be.
-    asked: Option<AdminBind>,
-    listener: Option<Listener>,
-    /// Our end of the line to the process: a byte has it open its log anew, the end has it leave.
-    line: Option<UnixStream>,
-    /// Of the last start, or of the last try to open the address.
+    http: Door,
+    control: Door,
+    line: Option<Line>,
+    /// Of processes that were replaced, and with which somebody waits.
+    retired: Vec<Line>,
+    /// Counts the processes, so that one is not taken for another.
+    serial: u64,
+    /// When the process was last started.
     tried: Option<Instant>,
     pause: Duration,
-    /// The server is the successor's, and its address with it.
+    /// The server is the successor's, and its addresses with it.
     has_left: bool,
+}
+
+/// Our end of the line to a process, which has the number of its start.
+struct Line {
+    serial: u64,
+    socket: UnixDatagram,
+    /// Since when it is to end.
+    retired: Option<Instant>,
+    /// It has said that no more wishes come.
+    is_done: bool,
+    /// Nobody is at the other end, or nobody with sense.
+    is_gone: bool,
+}
+
+/// What a new process starts with.
+pub(super) struct Outfit {
+    pub(super) http: Option<OwnedFd>,
+    pub(super) control: Option<OwnedFd>,
+    pub(super) line: UnixDatagram,
 }
 
 impl Keeper {
     pub(super) fn new() -> Keeper {
-        Keeper { asked: None, listener: None, line: None, tried: None, pause: FIRST_PAUSE, has_left: false }
+        Keeper {
+            http: Door::new("admin", "admin.bind", ADMIN_SUFFIX),
+            control: Door::new("control", "admin.control", CONTROL_SUFFIX),
+            line: None,
+            retired: Vec::new(),
+            serial: 0,
+            tried: None,
+            pause: FIRST_PAUSE,
+            has_left: false,
+        }
     }
 
-    /// Opens the address, where that is due, and gives what a new process starts with, if there should be one and none
-    /// `is_alive`. `server` is what listens for requests.
+    /// The number of the process that should be there.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Opens the addresses, where that is due, and gives what a new process starts with, if there should be one and none
+    /// `is_alive`.
     pub(super) fn tend(
         &mut self,
         settings: &Settings,
-        owner: SocketOwner,
-        server: Option<BorrowedFd<'_>>,
+        house: House<'_>,
         is_alive: bool,
         now: Instant,
-    ) -> Option<io::Result<(OwnedFd, UnixStream)>> {
+    ) -> Option<io::Result<Outfit>> {
         if self.has_left {
             return None;
         }
-        if self.asked.as_ref() != Some(&settings.admin.bind) {
-            self.listener = None;
-            self.rest(None);
+        let changed = self.http.tend(&settings.admin.bind, house, now)
+            | self.control.tend(&settings.admin.control, house, now);
+        if changed {
+            self.replace();
         }
+        let is_alive = is_alive && !changed;
         if is_alive && self.tried.is_some_and(|since| now >= since + SETTLED) {
             self.pause = FIRST_PAUSE;
         }
-        if is_alive || now < self.next_try(now) {
+        if is_alive || self.is_off() || now < self.next_start(now) {
             return None;
         }
-        if self.listener.is_none() {
-            self.open(settings, owner, server, now);
-        }
-        let listener = self.listener.as_ref()?;
-        let start = listener.share().and_then(|listener| {
-            let (line, its_line) = UnixStream::pair()?;
-            line.set_nonblocking(true)?;
-            self.line = Some(line);
-            Ok((listener, its_line))
+        self.pause =
+            if self.tried.is_some() { self.pause * 2 } else { FIRST_PAUSE }.clamp(FIRST_PAUSE, LAST_PAUSE);
+        self.tried = Some(now);
+        self.serial += 1;
+        Some(self.start())
+    }
+
+    fn start(&mut self) -> io::Result<Outfit> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        let outfit = Outfit { http: self.http.share()?, control: self.control.share()?, line: theirs.into() };
+        self.line = Some(Line {
+            serial: self.serial,
+            socket: ours.into(),
+            retired: None,
+            is_done: false,
+            is_gone: false,
         });
-        self.rest(Some(now));
-        Some(start)
+        Ok(outfit)
     }
 
-    fn open(
-        &mut self,
-        settings: &Settings,
-        owner: SocketOwner,
-        server: Option<BorrowedFd<'_>>,
-        now: Instant,
-    ) {
-        let asked = &settings.admin.bind;
-        let is_first = self.asked.as_ref() != Some(asked);
-        let bind = match asked {
-            AdminBind::Off => None,
-            AdminBind::At(bind) => Some(bind.clone()),
-            AdminBind::Auto => match folder() {
-                Some(folder) => Some(Bind::Unix(folder.join(name(&settings.proc_name, server)))),
-                None => {
-                    if is_first {
-                        log::info!("admin off reason=\"no folder for its socket\" setting=admin.bind");
-                    }
-                    None
-                }
-            },
-        };
-        self.asked = Some(asked.clone());
-        let Some(bind) = bind else { return };
-        match Listener::bind(&bind, BACKLOG, Some(SOCKET_MODE), owner) {
-            Ok(listener) => {
-                log::info!("admin listening on={listener}");
-                if listener.reaches_beyond() {
-                    log::warn!(
-                        "admin can be reached from other machines and asks nobody who he is on={listener}"
-                    );
-                }
-                self.listener = Some(listener);
-            }
-            Err(error) => {
-                if is_first {
-                    log::warn!("admin could not listen on={bind} error=\"{error}\"");
-                }
-                self.rest(Some(now));
-            }
-        }
+    fn is_off(&self) -> bool {
+        !self.http.is_open() && !self.control.is_open()
     }
 
-    /// After a try the next one has to wait, longer each time.
-    fn rest(&mut self, tried: Option<Instant>) {
-        self.pause = if self.tried.is_some() && tried.is_some() { self.pause * 2 } else { FIRST_PAUSE }
-            .min(LAST_PAUSE);
-        self.tried = tried;
-    }
-
-    fn next_try(&self, now: Instant) -> Instant {
+    fn next_start(&self, now: Instant) -> Instant {
         self.tried.map_or(now, |tried| tried + self.pause)
     }
 
     /// When to tend it again.
     pub(super) fn next_deadline(&self, is_alive: bool, now: Instant) -> Option<Instant> {
-        let is_off = self.listener.is_none() && self.tried.is_none();
-        if is_off || self.has_left {
+        if self.has_left {
             return None;
         }
-        let beat = now + BEAT;
-        Some(if is_alive { beat } else { self.next_try(now).min(beat) })
+        let doors = [self.http.next_try(), self.control.next_try()].into_iter().flatten();
+        let start = (!is_alive && !self.is_off()).then(|| self.next_start(now));
+        let beat = (!self.is_off()).then(|| now + BEAT);
+        doors.chain(start).chain(beat).min()
+    }
+
+    /// What may be readable.
+    pub(super) fn lines(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.line.iter().chain(&self.retired).map(|line| line.socket.as_fd())
+    }
+
+    /// What came over the lines, with the number of each; `None`: that line has ended.
+    pub(super) fn hear(&mut self) -> Vec<(u64, Option<Ask>)> {
+        let mut heard = Vec::new();
+        for line in self.line.iter_mut().chain(&mut self.retired) {
+            for _ in 0..PACKETS_A_TURN {
+                let mut packet = [0; PACKET_BYTES];
+                match line.socket.recv(&mut packet) {
+                    Ok(0) => line.is_gone = true,
+                    Ok(bytes) => match Ask::from_packet(&packet[..bytes]) {
+                        Some(Ask { what: What::Farewell, .. }) => line.is_done = true,
+                        Some(ask) => heard.push((line.serial, Some(ask))),
+                        None => line.is_gone = true,
+                    },
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(_) => line.is_gone = true,
+                }
+                if line.is_gone {
+                    heard.push((line.serial, None));
+                    break;
+                }
+            }
+        }
+        self.line.take_if(|line| line.is_gone);
+        self.retired.retain(|line| !line.is_gone);
+        heard
+    }
+
+    /// Tells whoever waits; a process that does not read does not hear it.
+    pub(super) fn tell(&self, line: u64, ticket: u32, news: News) {
+        if let Some(line) = self.line.iter().chain(&self.retired).find(|of| of.serial == line) {
+            line.say(&Word::Told(Told { ticket, news }));
+        }
     }
 
     /// Has the process open its log anew.
-    pub(super) fn reopen_log(&mut self) {
-        if let Some(line) = &mut self.line {
-            let _ = line.write(&[1]);
-        }
+    pub(super) fn reopen_log(&self) {
+        self.line.iter().for_each(|line| line.say(&Word::Reopen));
     }
 
-    /// The process has the settings of a generation that is over: it leaves, and another one takes its place at once.
+    /// The process has the settings of a generation that is over: it takes no more, and another one takes its place at once. It
+    /// stays for those who wait with it.
     pub(super) fn replace(&mut self) {
-        self.line = None;
+        if let Some(mut line) = self.line.take() {
+            line.say(&Word::Retire);
+            line.retired = Some(Instant::now());
+            if self.retired.len() >= MAX_RETIRED {
+                self.retired.remove(0);
+            }
+            self.retired.push(line);
+        }
+        self.serial += 1;
         self.tried = None;
     }
 
-    /// The process leaves and the address is free for somebody else, for good.
+    /// Ends the lines of replaced processes with which nobody waits any more.
+    pub(super) fn let_go(&mut self, has_any: impl Fn(u64) -> bool, now: Instant) {
+        self.retired.retain(|line| {
+            let is_over = line.is_done || line.retired.is_none_or(|since| now >= since + FAREWELL);
+            has_any(line.serial) || !is_over
+        });
+    }
+
+    /// The process leaves and the addresses are free for somebody else, for good.
     pub(super) fn leave(&mut self) {
         self.has_left = true;
-        self.replace();
-        self.listener = None;
-    }
-
-    /// For a child: its copies close, and the socket's file stays.
-    pub(super) fn close(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            listener.keep_file();
-        }
         self.line = None;
+        self.retired.clear();
+        self.serial += 1;
+        self.http.close();
+        self.control.close();
+    }
+
+    /// For a child: its copies close, and the sockets' files stay.
+    pub(super) fn close(&mut self) {
+        self.http.leave();
+        self.control.leave();
+        self.line = None;
+        mem::take(&mut self.retired);
     }
 }
 
-/// Where the environment says that sockets go: the first of systemd's RuntimeDirectory=, or the user's own folder.
-fn folder() -> Option<PathBuf> {
-    let from = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(folders) = from("RUNTIME_DIRECTORY") {
-        return std::env::split_paths(&folders).next();
-    }
-    let folder = Path::new(&from("XDG_RUNTIME_DIR")?).join("ferricorn");
-    match DirBuilder::new().mode(0o700).create(&folder) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => None,
-        Ok(()) | Err(_) => Some(folder),
-    }
-}
-
-/// Two servers of one name listen at different addresses.
-fn name(proc_name: &str, server: Option<BorrowedFd<'_>>) -> String {
-    let addr = server.and_then(|fd| getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok());
-    let addr = addr.map_or_else(String::new, |addr| addr.to_string());
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || ".:_[]".contains(character);
-    let plain: String =
-        format!("{proc_name}-{addr}").chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
-    // The end of a path tells more than its beginning.
-    format!("{}.sock", &plain[plain.len().saturating_sub(NAME_BYTES)..])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::AsFd;
-
-    #[test]
-    fn a_socket_is_called_after_the_server_and_its_address() {
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        assert_eq!(name("shop", Some(tcp.as_fd())), format!("shop-127.0.0.1:{port}.sock"));
-        assert_eq!(name("a b", None), "a-b-.sock");
-        assert_eq!(name(&"x".repeat(200), None).len(), NAME_BYTES + ".sock".len());
+impl Line {
+    /// Where there is no room, it is lost: the master waits for nobody.
+    fn say(&self, word: &Word) {
+        if self.socket.send(&word.to_packet()).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            log::warn!("admin does not read what it is told");
+        }
     }
 }

@@ -20,8 +20,8 @@ pub(super) enum Role {
     Successor,
     /// What a generation's workers are forked from.
     Nursery(Generation),
-    /// It answers for the server, with the settings of this generation.
-    Admin(Generation),
+    /// It answers for the server; they are counted.
+    Admin(u64),
     /// It hears what other servers invalidate, with the settings of this generation.
     Notify(Generation),
 }
@@ -47,6 +47,8 @@ pub(super) struct Crew {
     pub(super) lost_nurseries: Vec<Generation>,
     /// What the database said, once it has been asked for a reload: whether it has room.
     pub(super) room: Option<bool>,
+    /// How the new master of an upgrade ended, since this was last taken.
+    pub(super) successor_end: Option<Cause>,
 }
 
 impl Crew {
@@ -57,6 +59,7 @@ impl Crew {
             coroner: Coroner::new(board.deaths),
             lost_nurseries: Vec::new(),
             room: None,
+            successor_end: None,
         }
     }
 
@@ -131,6 +134,18 @@ impl Crew {
         self.members.iter().filter(serves).count()
     }
 
+    /// The workers that serve, by what the board showed last.
+    pub(super) fn serving_workers(&self) -> impl Iterator<Item = (SlotId, Pid)> {
+        self.members.iter().filter_map(|member| match (member.role, member.phase) {
+            (Role::Worker(slot), Phase::Serving | Phase::Retiring) => Some((slot, member.pid)),
+            (_, Phase::Booting | Phase::Draining | Phase::Serving | Phase::Retiring) => None,
+        })
+    }
+
+    pub(super) fn serves(&self, pid: Pid) -> bool {
+        self.serving_workers().any(|(_, serving)| serving == pid)
+    }
+
     /// Adds what changed on the board since the last look.
     pub(super) fn look_at_board(&mut self, learnt: &mut Vec<Event>) {
         for member in &mut self.members {
@@ -192,6 +207,7 @@ impl Crew {
                 }
                 Role::Successor => {
                     log::warn!("new master exited pid={pid} cause=\"{cause}\"");
+                    self.successor_end = Some(cause);
                     Event::SuccessorGone
                 }
                 Role::Nursery(generation) => {

@@ -1,6 +1,6 @@
 //! What the master hears with: its signals, and the pipe on which workers ring. Not here: what is done about it.
 
-use super::arbiter::Event;
+use crate::control::{Scale, Wish};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::signal::{
     SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH,
@@ -17,9 +17,10 @@ const HEARD: [i32; 10] =
 
 /// What a signal asks of the master.
 pub(super) enum Meaning {
-    /// A wish that the arbiter decides on, and the signal's name.
-    Wish(Event, &'static str),
-    ReopenLogs,
+    /// What can be wished otherwise, too, and the signal's name.
+    Wish(Wish, &'static str),
+    /// Beside the new master of an upgrade: no workers.
+    Rest,
     /// A child may have died.
     Reap,
 }
@@ -72,8 +73,7 @@ impl Ears {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline {
             self.wait(Some(deadline), Vec::new());
-            let asked_to_stop =
-                |signal: &Meaning| matches!(signal, Meaning::Wish(Event::Drain | Event::Halt, _));
+            let asked_to_stop = |signal: &Meaning| matches!(signal, Meaning::Wish(Wish::Stop { .. }, _));
             if self.signals().iter().any(asked_to_stop) {
                 return true;
             }
@@ -102,16 +102,16 @@ fn pipe() -> io::Result<(UnixStream, UnixStream)> {
 
 fn meaning(signal: i32) -> Meaning {
     match signal {
-        SIGTERM => Meaning::Wish(Event::Drain, "TERM"),
-        SIGINT => Meaning::Wish(Event::Halt, "INT"),
-        SIGQUIT => Meaning::Wish(Event::Halt, "QUIT"),
-        SIGHUP => Meaning::Wish(Event::Reload, "HUP"),
-        SIGTTIN => Meaning::Wish(Event::Grow, "TTIN"),
-        SIGTTOU => Meaning::Wish(Event::Shrink, "TTOU"),
-        SIGUSR1 => Meaning::ReopenLogs,
+        SIGTERM => Meaning::Wish(Wish::Stop { now: false }, "TERM"),
+        SIGINT => Meaning::Wish(Wish::Stop { now: true }, "INT"),
+        SIGQUIT => Meaning::Wish(Wish::Stop { now: true }, "QUIT"),
+        SIGHUP => Meaning::Wish(Wish::Reload, "HUP"),
+        SIGTTIN => Meaning::Wish(Wish::Scale(Scale::Up(1)), "TTIN"),
+        SIGTTOU => Meaning::Wish(Wish::Scale(Scale::Down(1)), "TTOU"),
+        SIGUSR1 => Meaning::Wish(Wish::Reopen, "USR1"),
         SIGCHLD => Meaning::Reap,
-        SIGUSR2 => Meaning::Wish(Event::Upgrade, "USR2"),
-        SIGWINCH => Meaning::Wish(Event::Rest, "WINCH"),
+        SIGUSR2 => Meaning::Wish(Wish::Upgrade, "USR2"),
+        SIGWINCH => Meaning::Rest,
         other => unreachable!("signal {other} is not listened to"),
     }
 }

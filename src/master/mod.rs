@@ -6,6 +6,7 @@ mod arbiter;
 mod births;
 mod crew;
 mod daemon;
+mod door;
 mod ears;
 mod group;
 mod inherited;
@@ -22,6 +23,8 @@ mod sockets;
 mod succession;
 mod systemd;
 mod upgrade;
+mod waits;
+mod wishes;
 mod words;
 
 pub(crate) use arbiter::Setup;
@@ -36,7 +39,7 @@ use crate::config::{Bind, Settings, Upgrade};
 use crate::logging;
 use crate::scoreboard::{Board, Generations, Standing, now_millis};
 use admin::Keeper;
-use arbiter::{Arbiter, Ending, Event, Generation, Notice, Order, Policy};
+use arbiter::{Arbiter, Ending, Event, Generation, Notice, Objection, Order, Policy};
 use crew::{Crew, Role};
 use ears::{Ears, Meaning};
 use nix::sys::signal::Signal;
@@ -46,7 +49,6 @@ use pidfile::Pidfile;
 use queues::Queues;
 use sockets::Sockets;
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
@@ -54,6 +56,8 @@ use std::time::Instant;
 use succession::write_pidfile;
 use systemd::{Notifier, Status};
 use upgrade::{Handed, Predecessor, Successor};
+use waits::Waits;
+use wishes::Asker;
 
 /// The exit code of a child that could not become who it should.
 const STILL_PRIVILEGED: i32 = 77; // EX_NOPERM, sysexits.h
@@ -95,16 +99,18 @@ pub(crate) struct Post {
 pub(crate) struct AdminPost {
     pub(crate) settings: Settings,
     pub(crate) board: Board,
-    pub(crate) listener: OwnedFd,
-    /// A byte asks to open the log anew; the end asks to leave.
-    pub(crate) line: UnixStream,
+    /// Where it is asked over HTTP, and where it is told what is wished.
+    pub(crate) http: Option<OwnedFd>,
+    pub(crate) control: Option<OwnedFd>,
+    /// In packets: wishes to the master, words from it; the end asks to leave.
+    pub(crate) line: UnixDatagram,
 }
 
 /// What the process starts with that hears what other servers invalidate.
 pub(crate) struct NotifyPost {
     pub(crate) settings: Settings,
     pub(crate) board: Board,
-    /// As that of the admin process.
+    /// A byte asks to open the log anew; the end asks to leave.
     pub(crate) line: UnixStream,
 }
 
@@ -207,6 +213,8 @@ struct Master<'a> {
     crew: Crew,
     admin: Keeper,
     notify: notify::Keeper,
+    /// Who waits for the outcome of a wish.
+    waits: Waits,
     /// When it began, and whether it is on its way out; for the board.
     started: u64,
     is_stopping: bool,
@@ -252,6 +260,7 @@ impl<'a> Master<'a> {
             crew: Crew::new(board),
             admin: Keeper::new(),
             notify: notify::Keeper::new(),
+            waits: Waits::default(),
             started: now_millis(),
             is_stopping: false,
             current: (arbiter::FIRST_GENERATION, era),
@@ -271,11 +280,8 @@ impl<'a> Master<'a> {
         log::info!("master started pid={} workers={}", std::process::id(), self.settings().workers);
         loop {
             self.watch();
+            self.tell_arbiter();
             let now = Instant::now();
-            for event in mem::take(&mut self.learnt) {
-                self.queues.observe(event);
-                self.arbiter.observe(event, now);
-            }
             for order in self.arbiter.decide(now) {
                 if let Order::Finish(ending) = order {
                     return finish(ending);
@@ -286,6 +292,7 @@ impl<'a> Master<'a> {
             self.tell_systemd(now);
             self.tend_admin(now);
             self.tend_notify(now);
+            self.tell_who_waits();
             if self.learnt.is_empty() {
                 let deadlines = [
                     self.arbiter.next_deadline(),
@@ -295,6 +302,7 @@ impl<'a> Master<'a> {
                     self.notify.next_deadline(self.settings(), self.has_notify(), now),
                 ];
                 let mut others = self.queues.unserved(now);
+                others.extend(self.admin.lines());
                 others.extend(self.around.predecessor.as_ref().map(AsFd::as_fd));
                 others.extend(self.around.successor.as_ref().map(AsFd::as_fd));
                 others.extend(self.eras().filter_map(|era| era.nursery.as_ref()).map(AsFd::as_fd));
@@ -307,30 +315,18 @@ impl<'a> Master<'a> {
     fn watch(&mut self) {
         for signal in self.ears.signals() {
             match signal {
-                Meaning::Wish(Event::Upgrade, name) if process::is_first() => {
-                    log::warn!(
-                        "signal refused signal={name} reason=\"as process 1 this master cannot leave to a successor; \
-                         start a new container instead\""
-                    );
+                Meaning::Wish(wish, name) => {
+                    // Nobody waits; the log has said it.
+                    let _ = self.hear(wish, Asker::Signal(name));
                 }
-                Meaning::Wish(event, name) => {
-                    log::info!("signal received signal={name}");
-                    if event == Event::Reload {
-                        self.around.notifier.reloading();
-                    }
-                    self.learnt.push(event);
-                }
-                Meaning::ReopenLogs => {
-                    logging::reopen();
-                    self.make_logs(self.settings());
-                    log::info!("logs reopened");
-                    self.crew.send_to_workers(Signal::SIGUSR1);
-                    self.admin.reopen_log();
-                    self.notify.reopen_log();
+                Meaning::Rest => {
+                    log::info!("signal received signal=WINCH");
+                    self.learnt.push(Event::Rest);
                 }
                 Meaning::Reap => {}
             }
         }
+        self.hear_wishes();
         if self.around.successor.as_mut().is_some_and(Successor::is_ready) {
             self.learnt.push(Event::SuccessorReady);
         }
@@ -341,6 +337,11 @@ impl<'a> Master<'a> {
         self.crew.look_at_board(&mut self.learnt);
         self.hear_nurseries();
         self.crew.reap(&mut self.learnt);
+        if let Some(cause) = self.crew.successor_end.take() {
+            self.waits.upgrade_will_fail(&format!(
+                "the new master ended before it was ready, by {cause}; the log says why"
+            ));
+        }
         if let Some(has_room) = self.crew.room.take() {
             self.try_what_was_read(has_room);
         }
@@ -366,7 +367,7 @@ impl<'a> Master<'a> {
     }
 
     fn has_admin(&self) -> bool {
-        self.crew.pid(Role::Admin(self.current.0)).is_some()
+        self.crew.pid(Role::Admin(self.admin.serial())).is_some()
     }
 
     /// Says on the board how things stand, and sees to it that somebody is there who reads it.
@@ -384,18 +385,25 @@ impl<'a> Master<'a> {
         let is_alive = self.has_admin();
         let Master { admin, current: (_, era), queues, around, .. } = self;
         let server = era.sockets.handed().chain(queues.handed()).next().map(|(socket, _)| socket);
-        if let Some(start) = admin.tend(&era.settings, around.accounts.socket, server, is_alive, now) {
+        let house = door::House { owner: around.accounts.socket, proc_name: &era.settings.proc_name, server };
+        if let Some(start) = admin.tend(&era.settings, house, is_alive, now) {
             self.start_admin(start);
         }
     }
 
-    fn start_admin(&mut self, start: io::Result<(OwnedFd, UnixStream)>) {
+    fn start_admin(&mut self, start: io::Result<admin::Outfit>) {
         let (settings, board) = (self.settings().clone(), self.board);
-        let post = start.map(|(listener, line)| AdminPost { settings, board, listener, line });
+        let post = start.map(|admin::Outfit { http, control, line }| AdminPost {
+            settings,
+            board,
+            http,
+            control,
+            line,
+        });
         match post.and_then(|post| self.fork("admin", |roles| (roles.admin)(post))) {
             Ok(pid) => {
                 log::debug!("admin started pid={pid}");
-                self.crew.add(Role::Admin(self.current.0), pid, Instant::now());
+                self.crew.add(Role::Admin(self.admin.serial()), pid, Instant::now());
             }
             Err(error) => log::error!("admin could not be forked error=\"{error}\""),
         }
@@ -422,7 +430,12 @@ impl<'a> Master<'a> {
 
     fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Spawn { slot, generation, quiet } => self.spawn(slot, generation, quiet),
+            Order::Spawn { slot, generation, quiet } => {
+                if generation > self.current.0 {
+                    self.waits.reload_is_on_trial(generation);
+                }
+                self.spawn(slot, generation, quiet);
+            }
             Order::StartSetup => self.start_setup(),
             Order::KillSetup => self.crew.send(Role::Setup, Signal::SIGKILL),
             Order::Drain { slot, why } => {
@@ -449,6 +462,7 @@ impl<'a> Master<'a> {
             }
             Order::Reread => {
                 self.around.notifier.rereading();
+                self.waits.reload_begins();
                 self.reread();
             }
             Order::Adopt(generation) => self.adopt(generation),
@@ -461,11 +475,13 @@ impl<'a> Master<'a> {
             Order::StartSuccessor => self.start_successor(),
             Order::KillSuccessor(unwanted) => {
                 log::error!("upgrade refused reason={unwanted}");
+                self.waits.upgrade_will_fail(&unwanted.to_string());
                 self.crew.send(Role::Successor, Signal::SIGKILL);
             }
             Order::HandOver => self.hand_over(),
             Order::CloseListeners => {
                 log::info!("stopping");
+                self.waits.server_stops();
                 self.is_stopping = true;
                 self.around.notifier.stopping();
                 self.queues.stop();
@@ -484,7 +500,8 @@ impl<'a> Master<'a> {
     /// What goes with a notice besides its line in the log.
     fn heed(&mut self, notice: Notice) {
         match notice {
-            Notice::ReloadDone(_) => {
+            Notice::ReloadDone(generation) => {
+                self.waits.reload_is_done(generation);
                 self.leaving.clear();
                 self.around.notifier.reloaded();
             }
@@ -493,8 +510,12 @@ impl<'a> Master<'a> {
                     predecessor.tell_ready();
                 }
             }
-            Notice::Beside => self.queues.yield_to_successor(true),
+            Notice::Beside => {
+                self.waits.upgrade_is_beside();
+                self.queues.yield_to_successor(true);
+            }
             Notice::UpgradeFailed | Notice::SuccessorLeft => {
+                self.waits.upgrade_is_refused();
                 self.around.successor = None;
                 self.queues.yield_to_successor(false);
                 // Its workers have died with it, and it may have been another binary.
@@ -508,12 +529,20 @@ impl<'a> Master<'a> {
             | Notice::SetupRetry { .. }
             | Notice::Degraded { .. }
             | Notice::Whole { .. }
-            | Notice::UpgradeIgnored
-            | Notice::ReloadPutOff
             | Notice::RestIgnored
             | Notice::Resting => {}
+            // Also where another one was wished for while one is under way, which goes on.
+            Notice::UpgradeIgnored => {
+                if self.arbiter.objection(Event::Upgrade) == Some(Objection::Stopping) {
+                    self.waits.upgrade_is_refused();
+                }
+            }
+            Notice::ReloadPutOff => self.waits.reload_is_put_off(),
             // It was asked for by HUP, which systemd takes for a reload.
-            Notice::Rested => self.around.notifier.reloaded(),
+            Notice::Rested => {
+                self.waits.rest_is_over();
+                self.around.notifier.reloaded();
+            }
         }
     }
 

@@ -140,7 +140,7 @@ impl Queues {
             Event::Ready(slot) => self.enter(slot, Stage::Serving),
             Event::Retiring(slot) => self.enter(slot, Stage::Retiring),
             Event::SpawnFailed(slot) | Event::Leaving(slot) | Event::Exited { slot, .. } => self.leave(slot),
-            Event::Reload | Event::Grow | Event::Shrink | Event::Drain | Event::Halt => {}
+            Event::Reload | Event::Grow | Event::Shrink | Event::Resize(_) | Event::Drain | Event::Halt => {}
             Event::Upgrade | Event::Rest | Event::SuccessorReady | Event::SuccessorGone => {}
             Event::Reread(_) | Event::Beat(_) | Event::SetUp(_) => {}
         }

@@ -64,6 +64,7 @@ impl Master<'_> {
         // Whoever has read the log finds it on the board, too.
         self.board.keep_reload(&format!("reload refused reason={reason}"));
         log::error!("reload refused reason={reason}");
+        self.waits.reload_is_refused(reason);
         self.board.count_reload(false);
         self.around.notifier.reloaded();
     }
@@ -96,6 +97,8 @@ impl Master<'_> {
         self.leaving.push(before.sockets);
         self.close_nursery(before.nursery);
         self.board.count_reload(true);
+        self.board.set_level(None);
+        self.waits.reload_is_adopted(generation);
         self.admin.replace();
         self.notify.replace();
         self.board.keep_reload(&format!("reload adopted generation={generation}"));

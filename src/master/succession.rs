@@ -21,11 +21,13 @@ impl Master<'_> {
         match started {
             Ok((pid, successor)) => {
                 log::info!("upgrade started pid={pid} program={program}");
+                self.waits.upgrade_is_started(pid);
                 self.crew.add(Role::Successor, pid, Instant::now());
                 self.around.successor = Some(successor);
             }
             Err(error) => {
                 log::error!("upgrade could not be started program={program} error=\"{error}\"");
+                self.waits.upgrade_will_fail(&format!("{program} could not be started: {error}"));
                 self.learnt.push(Event::SuccessorGone);
             }
         }
@@ -34,6 +36,9 @@ impl Master<'_> {
     /// The old master's part: what names the server is the successor's.
     pub(super) fn hand_over(&mut self) {
         self.sockets().for_each(Sockets::keep_files);
+        // Before its process goes, and before this master's other ends are told of.
+        self.waits.upgrade_is_done(self.crew.pid(Role::Successor));
+        self.tell_who_waits();
         self.admin.leave();
         if let Some(pidfile) = self.around.pidfile.take() {
             pidfile.leave();

@@ -20,6 +20,7 @@ pub(crate) use standing::{Reason, Standing, Tenure};
 pub(crate) use tally::{Tally, Waits};
 pub(crate) use tokens::{Held, Lost, Tokens};
 
+use log::LevelFilter;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::time::{ClockId, clock_gettime};
 use std::fmt;
@@ -182,6 +183,16 @@ impl Board {
 
     pub(crate) fn is_leaving(&self) -> bool {
         self.head.leaving.load(Ordering::Relaxed) != 0
+    }
+
+    /// What all processes log from now on, also those to come; `None`: what their settings say.
+    pub(crate) fn set_level(&self, level: Option<LevelFilter>) {
+        self.head.level.store(level.map_or(0, |level| level as u32 + 1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn level(&self) -> Option<LevelFilter> {
+        let number = self.head.level.load(Ordering::Relaxed);
+        LevelFilter::iter().find(|level| *level as u32 + 1 == number)
     }
 
     /// Keeps how a reload came out, in the log's words.

@@ -70,6 +70,8 @@ pub(super) struct Head {
     pub(super) last_reload: Text<32>,
     /// Odd while what a dead worker counted is being moved.
     pub(super) folds: AtomicU64,
+    /// What is logged, in place of the settings' word: a level as a number, and one more; 0: as the settings say.
+    pub(super) level: AtomicU32,
     pub(super) ends: [AtomicU64; Reason::ALL.len()],
     generation: AtomicU64,
     workers_wanted: AtomicU32,

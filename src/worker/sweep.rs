@@ -27,6 +27,8 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
     let period = tick(&floor.settings);
     let mut tick = interval(period);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // As the settings say, until the operator says otherwise.
+    let mut level = None;
     loop {
         tick.tick().await;
         let now = now_millis();
@@ -34,6 +36,10 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
         floor.seat.heartbeat.fetch_add(1, Ordering::Relaxed);
         floor.seat.beat_at.store(now, Ordering::Relaxed);
         worker.show_pool();
+        if floor.board.level() != level {
+            level = floor.board.level();
+            log::set_max_level(level.unwrap_or(floor.settings.loglevel));
+        }
         // A stage is noted with the time of the sweep before it, and must not seem older than it is.
         let surely = now.saturating_sub(period.as_millis() as u64);
         let mut overdue = Vec::new();

@@ -2,6 +2,8 @@
 //! accounts for every request, and what /proc tells. Not here: any claim about the server.
 
 pub mod cgroup;
+#[allow(dead_code, reason = "the soak asks for nothing")]
+pub mod ctl;
 pub mod dice;
 pub mod http;
 pub mod load;

@@ -11,9 +11,9 @@ struct Part {
     crates: &'static [&'static str],
 }
 
-const TABLE: [Part; 8] = [
+const TABLE: [Part; 10] = [
     Part { name: "config", parts: &[], crates: &["clap", "log", "serde", "serde_ignored", "strsim", "toml"] },
-    Part { name: "scoreboard", parts: &[], crates: &["nix", "siphasher"] },
+    Part { name: "scoreboard", parts: &[], crates: &["log", "nix", "siphasher"] },
     Part { name: "logging", parts: &["config"], crates: &["log", "nix", "time"] },
     Part {
         name: "app",
@@ -90,9 +90,11 @@ const TABLE: [Part; 8] = [
             "tower",
         ],
     },
+    Part { name: "control", parts: &[], crates: &["log"] },
+    Part { name: "ctl", parts: &["config"], crates: &["clap", "serde_json"] },
     Part {
         name: "admin",
-        parts: &["config", "logging", "scoreboard"],
+        parts: &["config", "control", "logging", "scoreboard"],
         crates: &[
             "bytes",
             "http",
@@ -107,7 +109,7 @@ const TABLE: [Part; 8] = [
     },
     Part {
         name: "master",
-        parts: &["config", "logging", "scoreboard"],
+        parts: &["config", "control", "logging", "scoreboard"],
         crates: &["log", "nix", "signal_hook"],
     },
 ];

@@ -15,6 +15,7 @@ mod behind_proxy;
 mod budget;
 mod coherence;
 mod crash;
+mod ctl;
 mod daemon;
 mod database;
 mod deadline;

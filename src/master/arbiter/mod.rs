@@ -119,6 +119,9 @@ impl Arbiter {
             Event::Grow => self.notices.push(Notice::AtMaximum { workers: self.wanted }),
             Event::Shrink if self.wanted > 1 => self.resize(self.wanted - 1),
             Event::Shrink => self.notices.push(Notice::AtMinimum),
+            Event::Resize(0) => self.notices.push(Notice::AtMinimum),
+            Event::Resize(workers) if workers <= self.max_workers => self.resize(workers),
+            Event::Resize(_) => self.notices.push(Notice::AtMaximum { workers: self.wanted }),
             Event::Drain => self.drain_soon(now),
             Event::Halt => {
                 if matches!(self.stop, None | Some(Stop::Drain)) {
@@ -195,6 +198,40 @@ impl Arbiter {
         }
         self.asked = now;
         orders
+    }
+
+    /// Why this wish would come to nothing now; `None` also for what is no wish.
+    pub(super) fn objection(&self, event: Event) -> Option<Objection> {
+        let is_leaving = self.stop.is_some() || self.lame.is_some();
+        match event {
+            Event::Reload | Event::Grow | Event::Shrink | Event::Resize(_) | Event::Upgrade if is_leaving => {
+                Some(Objection::Stopping)
+            }
+            Event::Retiring(_) if is_leaving => Some(Objection::Stopping),
+            Event::Grow if self.wanted >= self.max_workers => {
+                Some(Objection::AboveMaximum { max: self.max_workers })
+            }
+            Event::Resize(workers) if workers > self.max_workers => {
+                Some(Objection::AboveMaximum { max: self.max_workers })
+            }
+            Event::Shrink if self.wanted <= 1 => Some(Objection::BelowMinimum),
+            Event::Resize(0) => Some(Objection::BelowMinimum),
+            Event::Upgrade if self.successor != Successor::None => Some(Objection::UpgradeUnderWay),
+            // The number is an operator's word, who may err.
+            Event::Retiring(slot) if !self.slots.get(slot as usize).is_some_and(Slot::is_serving) => {
+                Some(Objection::NotServing)
+            }
+            Event::Reload | Event::Grow | Event::Shrink | Event::Resize(_) | Event::Upgrade => None,
+            Event::Drain | Event::Halt | Event::Rest | Event::Retiring(_) | Event::Leaving(_) => None,
+            Event::Reread(_) | Event::SpawnFailed(_) | Event::Ready(_) | Event::Beat(_) => None,
+            Event::Exited { .. } | Event::SetUp(_) | Event::SuccessorReady | Event::SuccessorGone => None,
+        }
+    }
+
+    /// How many workers of the generation that serves do.
+    pub(super) fn fresh(&self) -> u32 {
+        self.slots.iter().filter(|slot| slot.is_serving() && slot.generation == self.generation).count()
+            as u32
     }
 
     /// How many workers there should be.

@@ -306,6 +306,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Read(None)),
         1 => Just(Happening::Wish(Event::Grow)),
         1 => Just(Happening::Wish(Event::Shrink)),
+        1 => (0..=MAX_WORKERS + 1).prop_map(|workers| Happening::Wish(Event::Resize(workers))),
         1 => Just(Happening::Wish(Event::Upgrade)),
         1 => Just(Happening::Wish(Event::Rest)),
         1 => Just(Happening::OtherServes),

@@ -46,9 +46,7 @@ impl Arbiter {
             count -= 1;
         }
         // As no more serve than are wanted, none of an earlier generation is left then.
-        let fresh =
-            self.slots.iter().filter(|slot| slot.is_serving() && slot.generation == self.generation).count();
-        if self.rolling && fresh >= self.wanted as usize {
+        if self.rolling && self.fresh() >= self.wanted {
             self.rolling = false;
             orders.push(Order::Say(Notice::ReloadDone(self.generation)));
         }

@@ -28,6 +28,8 @@ pub(in crate::master) enum Event {
     Reload,
     Grow,
     Shrink,
+    /// So many workers are wanted.
+    Resize(u32),
     Drain,
     Halt,
     Upgrade,
@@ -42,7 +44,7 @@ pub(in crate::master) enum Event {
     Ready(SlotId),
     /// The heartbeat moved.
     Beat(SlotId),
-    /// The worker asks for a successor (max_requests, a stuck call) and serves on until it stands.
+    /// The worker asks for a successor (max_requests, a stuck call), or the operator does, and it serves on until that stands.
     Retiring(SlotId),
     /// The worker began to drain by itself (somebody sent it TERM).
     Leaving(SlotId),
@@ -56,6 +58,19 @@ pub(in crate::master) enum Event {
     SuccessorReady,
     /// It ended, or could not be started (the shell has said why).
     SuccessorGone,
+}
+
+/// What speaks against a wish, as things stand. Told to whoever wishes; a wish that comes all the same does no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::master) enum Objection {
+    Stopping,
+    AboveMaximum {
+        max: u32,
+    },
+    BelowMinimum,
+    UpgradeUnderWay,
+    /// Its slot is vacant, or its worker does not serve.
+    NotServing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

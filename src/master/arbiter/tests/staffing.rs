@@ -144,3 +144,41 @@ fn an_outdated_worker_that_retires_needs_no_successor_of_its_own() {
     story.at(40, &[Retiring(1)], "");
     story.at(50, &[Ready(3)], "drain 1 retiring, done g2");
 }
+
+#[test]
+fn a_number_is_wanted_within_bounds_at_once() {
+    let mut story = Story::serving(2);
+    story.at(10, &[Resize(4)], "wanted 4, spawn 2 g1, spawn 3 g1");
+    story.at(20, &[Ready(2), Ready(3)], "");
+    story.at(30, &[Resize(5), Resize(0)], "at maximum, at minimum");
+    story.at(40, &[Resize(1)], "wanted 1, drain 0 surplus, drain 1 surplus, drain 2 surplus");
+}
+
+#[test]
+fn what_speaks_against_a_wish_is_told_before_it_is_wished() {
+    let mut story = Story::serving(2);
+    for (event, wanted) in [
+        (Reload, None),
+        (Upgrade, None),
+        (Grow, None),
+        (Resize(4), None),
+        (Resize(5), Some(Objection::AboveMaximum { max: 4 })),
+        (Resize(0), Some(Objection::BelowMinimum)),
+        (Retiring(1), None),
+        (Retiring(2), Some(Objection::NotServing)),
+        (Retiring(u32::MAX), Some(Objection::NotServing)),
+        (Drain, None),
+    ] {
+        assert_eq!(story.arbiter.objection(event), wanted, "{event:?}");
+    }
+    story.at(10, &[Resize(1)], "wanted 1, drain 0 surplus");
+    assert_eq!(story.arbiter.objection(Shrink), Some(Objection::BelowMinimum));
+    assert_eq!(story.arbiter.objection(Retiring(0)), Some(Objection::NotServing), "it drains");
+    story.at(20, &[left(0), Upgrade], "upgrade");
+    assert_eq!(story.arbiter.objection(Upgrade), Some(Objection::UpgradeUnderWay));
+    story.at(30, &[Drain], "kill successor Stopping, close, drain 1 stopping");
+    for event in [Reload, Upgrade, Grow, Shrink, Resize(2), Retiring(1)] {
+        assert_eq!(story.arbiter.objection(event), Some(Objection::Stopping), "{event:?}");
+    }
+    assert_eq!(story.arbiter.objection(Halt), None);
+}
