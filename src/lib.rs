@@ -38,7 +38,7 @@ mod worker;
 
 pub use app::{
     Body, Cache, CacheOptions, CacheStats, CacheTags, CachedBody, CachedService, ClientInfo, Database,
-    Deadline, Error, Isolation, MAX_TAGS, Peer, Pool, PostgresSession, Program, ProgramOptions,
+    Deadline, Error, Isolation, MAX_TAGS, Peer, Pool, PostgresSession, Program, ProgramOptions, RequestId,
     ResponseCacheLayer, ResponseCacheOptions, ResponseFuture, Scheme, SqliteSession, TaggedCache, TlsInfo,
     TransactionOptions, Worker,
 };

@@ -1,7 +1,7 @@
 //! The handler threads: at most `threads` blocking calls at a time, behind a queue with an end.
 //! Not here: what a call does. A call is queued, running or gone, and the one mutex says which.
 
-use super::{Deadline, Error};
+use super::{Deadline, Error, RequestId};
 use crate::scoreboard::{InFlight, RequestPhase};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -81,9 +81,10 @@ impl Threads {
         F: FnOnce() -> T + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let in_flight = InFlight::current();
+        let (in_flight, id) = (InFlight::current(), RequestId::current());
         let _queued = in_flight.queued();
         let work = move || {
+            let _named = id.as_ref().map(RequestId::enter);
             in_flight.enter(RequestPhase::Handler);
             in_flight.during(work)
         };

@@ -10,6 +10,7 @@ mod error;
 mod handle;
 mod peer;
 mod program;
+mod request_id;
 mod response_cache;
 pub(crate) mod routes;
 mod tls_info;
@@ -24,6 +25,7 @@ pub use handle::Worker;
 pub use peer::Peer;
 pub(crate) use program::DESCRIPTORS_OF_A_CHILD;
 pub use program::{Program, ProgramOptions};
+pub use request_id::RequestId;
 pub use response_cache::{
     CacheTags, CachedBody, CachedService, ResponseCacheLayer, ResponseCacheOptions, ResponseFuture,
 };

@@ -5,6 +5,7 @@ mod app;
 mod change;
 mod error;
 mod file;
+mod log_format;
 mod place;
 mod print;
 mod proxies;
@@ -20,6 +21,7 @@ mod tests;
 pub(crate) use app::AppType;
 pub(crate) use change::Changes;
 pub use error::Error;
+pub use log_format::{LogAtom, LogFormat};
 pub(crate) use place::{ADMIN_SUFFIX, CONTROL_SUFFIX, folders_to_search, plain, runtime_folder, socket_name};
 pub use print::reference;
 pub use proxies::{ForwardedFields, ProxyProtocol, Trust};
@@ -92,6 +94,9 @@ pub struct Settings {
     pub socket_user: Option<String>,
     pub socket_group: Option<String>,
     pub accesslog: LogTarget,
+    pub access_log_format: LogFormat,
+    /// In lower case; empty: requests have no id.
+    pub request_id_header: String,
     pub errorlog: LogTarget,
     pub loglevel: log::LevelFilter,
     pub proc_name: String,
@@ -288,6 +293,8 @@ impl Settings {
             socket_user: None,
             socket_group: None,
             accesslog: LogTarget::Off,
+            access_log_format: LogFormat::Combined,
+            request_id_header: String::new(),
             errorlog: LogTarget::Off,
             loglevel: log::LevelFilter::Off,
             proc_name: String::new(),

@@ -2,6 +2,7 @@
 //! Everything else is read off it: the file, the command line, `--help`, `--print-config`, the reference.
 
 use super::Settings;
+use super::log_format as l;
 use super::proxies as p;
 use super::values::{self as v, Raw};
 use std::time::Duration;
@@ -669,7 +670,31 @@ pub(super) static SETTINGS: &[Setting] = &[
         [accesslog],
         v::show_target,
         "a path, or - for the standard output; empty: off",
-        "Where each request is logged, in the combined format."
+        "Where each request is logged."
+    ),
+    row!(
+        "access_log_format",
+        None,
+        ["access-logformat", "access-log-format"],
+        "\"combined\"",
+        l::log_format,
+        any,
+        [access_log_format],
+        l::show_log_format,
+        l::ALLOWED,
+        "How each request is logged. The atoms are Gunicorn's."
+    ),
+    row!(
+        "request_id_header",
+        None,
+        ["request-id-header"],
+        "\"\"",
+        l::field_name,
+        any,
+        [request_id_header],
+        v::show_text,
+        "the name of a field, such as X-Request-Id, that HTTP itself does not use; empty: off",
+        "Gives each request an id: that of this field, if a peer of forwarded_allow_ips sent a valid one, or a new one. It is in the answer and in the log."
     ),
     row!(
         "errorlog",

@@ -10,7 +10,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::fmt::Write;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
@@ -20,6 +20,9 @@ const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 static LOGGER: Logger = Logger { state: Mutex::new(State { sink: None, who: String::new() }) };
+
+/// Names the request that the calling thread works for.
+static REQUEST: OnceLock<fn() -> Option<String>> = OnceLock::new();
 
 struct Logger {
     state: Mutex<State>,
@@ -34,11 +37,22 @@ struct State {
 /// On an error the log that was in use stays.
 pub(crate) fn open(target: &LogTarget, level: LevelFilter, owner: Option<Owner>) -> io::Result<()> {
     let sink = Sink::open(target, io::stderr().as_fd(), owner)?;
+    survive_full_files();
     LOGGER.state().sink = sink;
     log::set_max_level(level);
     // It fails when a logger stands already: ours from an earlier call, or one that the program chose itself.
     let _ = log::set_logger(&LOGGER);
     Ok(())
+}
+
+/// A log that has grown to RLIMIT_FSIZE is a write that fails, and not the end of the process. Children inherit it; a program
+/// that is started gets the signal's default back (execve(2)).
+fn survive_full_files() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // It fails only for signals that cannot be caught.
+        let _ = signal_hook::flag::register(nix::libc::SIGXFSZ, Arc::default());
+    });
 }
 
 /// Makes a log's file, if it is one and is not there, for a process of another user to open.
@@ -52,6 +66,11 @@ pub(crate) fn make(target: &LogTarget, owner: Owner) -> io::Result<()> {
 /// Names the process in every line from now on: `master`, `w3`.
 pub(crate) fn sign_as(role: &str) {
     LOGGER.state().who = format!("{role} {}", std::process::id());
+}
+
+/// From now on each line of a request ends with its id, which `current` gives.
+pub(crate) fn name_requests(current: fn() -> Option<String>) {
+    REQUEST.get_or_init(|| current);
 }
 
 /// Opens the file anew by its name.
@@ -86,7 +105,11 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) || is_chatter(record) {
             return;
         }
-        let message = record.args().to_string();
+        let mut message = record.args().to_string();
+        if let Some(id) = REQUEST.get().and_then(|current| current()) {
+            message.push_str(" request_id=");
+            message.push_str(&id);
+        }
         let mut state = self.state();
         let State { sink: Some(sink), who } = &mut *state else { return };
         let lost = sink.take_lost_lines();

@@ -28,6 +28,8 @@ pub(crate) struct Sink {
     path: Option<PathBuf>,
     owner: Option<Owner>,
     is_pipe: bool,
+    /// The last write ended amid a line.
+    is_torn: bool,
     lost_lines: u64,
 }
 
@@ -44,7 +46,7 @@ impl Sink {
             LogTarget::File(path) => (append(path, owner)?, Some(path.clone())),
         };
         let is_pipe = needs_room(&file);
-        Ok(Some(Sink { file, path, owner, is_pipe, lost_lines: 0 }))
+        Ok(Some(Sink { file, path, owner, is_pipe, is_torn: false, lost_lines: 0 }))
     }
 
     /// Opens the file anew by its name, so that a rotated one is let go. On an error the old one stays in use.
@@ -52,6 +54,7 @@ impl Sink {
         if let Some(path) = &self.path {
             self.file = append(path, self.owner)?;
             self.is_pipe = needs_room(&self.file);
+            self.is_torn = false;
         }
         Ok(())
     }
@@ -60,11 +63,29 @@ impl Sink {
     pub(crate) fn write_lines(&mut self, mut lines: &[u8]) {
         while !lines.is_empty() {
             let piece = if self.is_pipe { first_lines(lines) } else { lines };
-            if !self.has_room() || self.file.write_all(piece).is_err() {
-                self.lost_lines += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
+            if self.is_torn && self.write(b"\n") == 1 {
+                self.is_torn = false;
             }
+            let written = if self.is_torn { 0 } else { self.write(piece) };
+            let whole = piece[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            self.is_torn |= written > whole && written < piece.len();
+            self.lost_lines +=
+                piece[written.max(whole)..].iter().filter(|byte| **byte == b'\n').count() as u64;
             lines = &lines[piece.len()..];
         }
+    }
+
+    /// Returns how many bytes were taken: all, unless something is full or gone.
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() && (written > 0 || self.has_room()) {
+            match self.file.write(&bytes[written..]) {
+                Ok(count) if count > 0 => written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        written
     }
 
     /// How many lines were dropped since this was last asked.
@@ -85,6 +106,11 @@ impl Sink {
 fn append(path: &PathBuf, owner: Option<Owner>) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o640);
+    // A named pipe that nobody reads must hold nobody up: opened for both, it takes lines until it is full, and whoever comes to
+    // read finds them.
+    if std::fs::metadata(path).is_ok_and(|data| data.file_type().is_fifo()) {
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+    }
     match owner {
         Some(owner) => append_for(owner, path, &mut options),
         None => options.open(path),
@@ -140,6 +166,7 @@ fn first_lines(lines: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::path::Path;
 
     #[test]
     fn a_full_pipe_drops_lines_and_never_blocks() {
@@ -156,6 +183,41 @@ mod tests {
         let mut written = Vec::new();
         reader.read_to_end(&mut written).unwrap();
         assert_eq!(written.len() as u64, (2000 - lost) * 100, "what was not lost was written whole");
+    }
+
+    #[test]
+    fn a_line_that_was_torn_by_a_full_disk_is_ended_before_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let open = |target: &Path| Sink::open(&LogTarget::File(target.into()), io::stderr().as_fd(), None);
+        let mut full = open(Path::new("/dev/full")).unwrap().unwrap();
+        full.write_lines(b"one\ntwo\n");
+        assert_eq!((full.take_lost_lines(), full.is_torn), (2, false), "nothing of them was written");
+        let mut sink = open(&path).unwrap().unwrap();
+        sink.write_lines(b"one\n");
+        // As if the second line had stopped in its middle.
+        assert_eq!(sink.write(b"tw"), 2);
+        sink.is_torn = true;
+        sink.write_lines(b"three\nfour\n");
+        assert_eq!(std::fs::read(path).unwrap(), b"one\ntw\nthree\nfour\n");
+    }
+
+    #[test]
+    fn a_named_pipe_holds_nobody_up_and_keeps_lines_for_a_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut sink =
+            Sink::open(&LogTarget::File(path.clone()), io::stderr().as_fd(), None).unwrap().unwrap();
+        let line = [[b'x'; 99].as_slice(), b"\n"].concat();
+        (0..1000).for_each(|_| sink.write_lines(&line));
+        let lost = sink.take_lost_lines();
+        assert!(lost > 0 && lost < 1000, "lost {lost}");
+        let mut reader = File::open(path).unwrap();
+        drop(sink);
+        let mut written = Vec::new();
+        reader.read_to_end(&mut written).unwrap();
+        assert_eq!(written.len() as u64, (1000 - lost) * 100);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::body::{AnswerBody, RequestBody, Ticket};
 use super::connection::{Stage, Watched};
 use super::forwarded;
 use super::gate::{self, Fields, Refusal};
-use crate::app::{Body, Deadline, Scheme};
+use crate::app::{Body, Deadline, RequestId, Scheme};
 use crate::scoreboard::{InFlight, RequestPhase};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -47,13 +47,15 @@ impl<'a, S, F> Answering<'a, S, F> {
     pub(super) fn new(
         watched: &'a Arc<Watched>,
         service: S,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Answering<'a, S, F> {
+        let ids = watched.floor.request_ids.as_ref();
+        let id = ids.map(|ids| ids.give(&mut request, watched.origin().is_trusted));
         let fields = Fields::of(request.headers());
         let settings = &watched.floor.settings;
         let scheme = Scheme::of_connection(watched.tls.get().is_some());
         let told = forwarded::judge(&request, &fields, watched.origin(), scheme, settings);
-        let ticket = Ticket::new(watched, &request, &fields, told.as_deref());
+        let ticket = Ticket::new(watched, &request, &fields, told.as_deref(), id);
         let has_body = !http_body::Body::is_end_stream(request.body());
         watched.enter(if has_body { Stage::Body } else { Stage::Answer });
         watched.body_left.store(has_body, Ordering::Relaxed);
@@ -94,6 +96,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        // What is logged from here on is of this request.
+        let _named = this.ticket.as_ref().and_then(|ticket| ticket.id()).map(RequestId::enter);
         let in_flight = *this.in_flight;
         let outcome = match this.step.as_mut().project() {
             StepView::Refused { refusal } => Err(*refusal),
@@ -199,13 +203,14 @@ fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> 
     if watched.floor.is_draining() && status != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response.map(|body| AnswerBody::app(body, ticket.with(status)))
+    let ticket = ticket.with(status, response.headers_mut());
+    response.map(|body| AnswerBody::app(body, ticket))
 }
 
 /// The server's own answer; where it doubts the request's framing, the last one on its connection.
 fn refused<B>(refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
     let is_draining = ticket.floor().is_draining();
-    let mut response = Response::new(AnswerBody::text(refusal.reason, ticket.with(refusal.status)));
+    let mut response = Response::new(());
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -213,5 +218,6 @@ fn refused<B>(refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
     if !app_is_to_blame || is_draining {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    let ticket = ticket.with(refusal.status, headers);
+    response.map(|()| AnswerBody::text(refusal.reason, ticket))
 }

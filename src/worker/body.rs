@@ -1,14 +1,15 @@
 //! Bodies on their way: a request's, held to its limit; an answer's, followed to its end, which is where a request is
 //! over, counted and logged. Not here: timeouts.
 
-use super::access_log::Line;
+use super::access_log::{LEFT, Line, Outcome};
 use super::connection::{Stage, Watched};
 use super::forwarded::Verdict;
 use super::gate::Fields;
-use super::{BoxError, Floor};
+use super::{BoxError, Floor, request_id};
+use crate::app::RequestId;
 use crate::scoreboard::{InFlight, RequestPhase};
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -97,6 +98,7 @@ pub(super) struct Ticket {
     line: Option<Line>,
     /// The client's name in the log, where it is not the connection's.
     client: Option<Box<str>>,
+    id: Option<RequestId>,
     bytes: u64,
 }
 
@@ -106,21 +108,32 @@ impl Ticket {
         request: &Request<B>,
         fields: &Fields<'_>,
         told: Option<&Verdict>,
+        id: Option<RequestId>,
     ) -> Ticket {
         watched.begin();
-        let line = watched.floor.access_log.as_ref().map(|_| Line::new(request, fields));
+        let line = watched.floor.access_log.as_ref().map(|log| log.line(request, fields));
         let client = line.as_ref().and(told).map(|told| told.name().into());
-        Ticket { watched: watched.clone(), line, client, bytes: 0 }
+        Ticket { watched: watched.clone(), line, client, id, bytes: 0 }
     }
 
     pub(super) fn floor(&self) -> &Floor {
         &self.watched.floor
     }
 
-    pub(super) fn with(mut self, status: StatusCode) -> Ticket {
-        self.watched.class.store((status.as_u16() / 100) as u8, Ordering::Relaxed);
-        if let Some(line) = &mut self.line {
+    pub(super) fn id(&self) -> Option<&RequestId> {
+        self.id.as_ref()
+    }
+
+    /// The answer's head stands, but for what the ticket puts into it.
+    pub(super) fn with(mut self, status: StatusCode, headers: &mut HeaderMap) -> Ticket {
+        let Ticket { watched, line, id, .. } = &mut self;
+        watched.class.store((status.as_u16() / 100) as u8, Ordering::Relaxed);
+        if let (Some(ids), Some(id)) = (&watched.floor.request_ids, id) {
+            headers.insert(ids.name(), request_id::value(id));
+        }
+        if let (Some(access_log), Some(line)) = (&watched.floor.access_log, line) {
             line.status = status;
+            access_log.note_answer(line, headers);
         }
         self
     }
@@ -137,9 +150,13 @@ impl Drop for Ticket {
         if served == floor.max_requests {
             floor.retire("max_requests");
         }
-        if let (Some(access_log), Some(line)) = (&floor.access_log, self.line.take()) {
+        if let (Some(access_log), Some(mut line)) = (&floor.access_log, self.line.take()) {
+            if line.status == LEFT && self.watched.is_late.load(Ordering::Relaxed) {
+                line.status = StatusCode::REQUEST_TIMEOUT;
+            }
             let client = self.client.as_deref().unwrap_or(&self.watched.origin().name);
-            access_log.write(client, &line, self.bytes);
+            let outcome = Outcome { bytes: self.bytes, micros: took, id: self.id.as_ref() };
+            access_log.write(client, &line, &outcome);
         }
     }
 }
@@ -176,6 +193,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
+        let _named = this.ticket.id().map(RequestId::enter);
         let frame = match this.app.as_pin_mut() {
             Some(body) => ready!(body.poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
             None => {

@@ -8,6 +8,7 @@ use crate::app::{Peer, TlsInfo};
 use crate::config::{LogTarget, Settings};
 use crate::scoreboard::Place;
 use bytes::Bytes;
+use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use slab::Slab;
@@ -98,6 +99,8 @@ pub(super) struct Watched {
     pub(super) class: AtomicU8,
     /// The answer has begun: the server may no longer write one of its own.
     pub(super) answering: AtomicBool,
+    /// The request was too slow, and the server has told the client so below hyper.
+    pub(super) is_late: AtomicBool,
     /// The request under way, on the board.
     pub(super) place: Place,
     task: Mutex<Option<AbortHandle>>,
@@ -254,6 +257,7 @@ where
         began: AtomicU64::new(0),
         class: AtomicU8::new(0),
         answering: AtomicBool::new(false),
+        is_late: AtomicBool::new(false),
         place: Place::default(),
         task: Mutex::new(None),
     });
@@ -298,10 +302,26 @@ where
         .serve_connection(wire, service_fn(move |request| Answering::new(watching, service.clone(), request)))
         .with_upgrades()
         .await;
+    if let Err(error) = &ended
+        && let Some(status) = refused_by_hyper(error)
+        && watched.stage() == Stage::Head
+    {
+        watched.floor.log_unread(&watched, status);
+    }
     if ended.is_err() || watched.body_left.load(Ordering::Relaxed) {
         linger(&watched.stream).await;
     }
     drop(entry);
+}
+
+/// What hyper answers by itself to a head that it cannot read.
+fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
+    error.is_parse().then(|| match error.is_parse_too_large() {
+        // For the line hyper has a status of its own, and no way to ask for it but the words.
+        true if error.to_string().to_ascii_lowercase().contains("uri") => StatusCode::URI_TOO_LONG,
+        true => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        false => StatusCode::BAD_REQUEST,
+    })
 }
 
 fn head_buffer(line: usize, field: usize) -> usize {

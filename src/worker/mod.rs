@@ -11,6 +11,7 @@ mod gate;
 mod hooks;
 mod memory;
 mod prelude;
+mod request_id;
 mod service;
 mod signals;
 mod stream;
@@ -18,14 +19,15 @@ mod sweep;
 mod target;
 mod tls;
 
-use crate::app::{Body, Worker};
+use crate::app::{Body, RequestId, Worker};
 use crate::config::Settings;
 use crate::logging;
 use crate::scoreboard::{Board, Phase, Seat, now_millis};
 use accept::HeldBy;
 use access_log::AccessLog;
-use connection::Connections;
-use http::{Request, Response};
+use connection::{Connections, Watched};
+use http::{Request, Response, StatusCode};
+use request_id::RequestIds;
 use signals::{Asked, Signals};
 use std::error::Error;
 use std::io::{self, Write};
@@ -98,6 +100,7 @@ struct Floor {
     access_log: Option<AccessLog>,
     /// `None`: all connections are in the clear.
     tls: Option<tls::Acceptor>,
+    request_ids: Option<RequestIds>,
     draining: AtomicBool,
     served: AtomicU64,
     /// After how many requests the worker asks for a successor.
@@ -120,6 +123,13 @@ impl Floor {
         self.seat.set_phase(phase);
         // A full pipe means that the master has a look ahead of it anyway.
         let _ = (&self.bell).write(&[1]);
+    }
+
+    /// Logs a request of which there was no whole head, and which had this answer all the same.
+    fn log_unread(&self, watched: &Watched, status: StatusCode) {
+        if let Some(access_log) = &self.access_log {
+            access_log.write_unread(&watched.origin().name, status);
+        }
     }
 
     /// Asks for a successor, once.
@@ -176,7 +186,11 @@ async fn live<S: HttpService>(
     let listen = |fd| Listener::new(fd, &post.settings);
     let listeners = post.listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
     let tls = tls::Acceptor::new(&post.settings, &post.tickets)?;
-    let access_log = AccessLog::open(&post.settings.accesslog)?;
+    let access_log = AccessLog::open(&post.settings.accesslog, &post.settings.access_log_format)?;
+    let request_ids = RequestIds::new(&post.settings.request_id_header);
+    if request_ids.is_some() {
+        logging::name_requests(|| RequestId::current().map(|id| id.to_string()));
+    }
     hooks.run(Moment::Starting, &worker);
     let service = app(worker.clone());
     hooks.warm_up(&worker, &service).await.map_err(io::Error::other)?;
@@ -193,6 +207,7 @@ async fn live<S: HttpService>(
         connections: Connections::default(),
         access_log,
         tls,
+        request_ids,
         draining: AtomicBool::new(false),
         served: AtomicU64::new(0),
         coarse_now: AtomicU64::new(now_millis()),

@@ -6,6 +6,7 @@ use super::{Floor, IDLE_LINGER, tls};
 use crate::app::Worker;
 use crate::config::Settings;
 use crate::scoreboard::now_millis;
+use http::StatusCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -148,6 +149,10 @@ fn carry_out(watched: &Arc<Watched>, end: End) {
         End::TooSlow => {
             if !watched.answering.load(Ordering::Relaxed) {
                 let _ = watched.stream.lock().try_write(TOO_SLOW);
+                watched.is_late.store(true, Ordering::Relaxed);
+                if watched.stage() == Stage::Head {
+                    watched.floor.log_unread(watched, StatusCode::REQUEST_TIMEOUT);
+                }
             }
             watched.abort();
             let stream = watched.stream.clone();

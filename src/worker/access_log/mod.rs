@@ -1,11 +1,15 @@
-//! The access log: a line a request, in the combined format, gathered and written in bulk. Not here: the error log.
+//! The access log: a line a request, gathered and written in bulk; the combined format. Not here: other formats (`plan`), the
+//! error log.
+
+mod plan;
 
 use super::gate::Fields;
-use crate::app::Peer;
-use crate::config::LogTarget;
+use crate::app::{Peer, RequestId};
+use crate::config::{LogFormat, LogTarget};
 use crate::logging::Sink;
-use http::{Request, StatusCode, Version};
+use http::{HeaderMap, Request, StatusCode};
 use nix::time::{ClockId, clock_gettime};
+use plan::{Plan, Style, Taken};
 use std::cell::Cell;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -25,7 +29,13 @@ const SPARE_BYTES: usize = 4 * LINE_BYTES;
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
 
+/// The same for JSON: RFC 3339.
+const JSON_STAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+
 pub(super) struct AccessLog {
+    /// `None`: the combined format.
+    plan: Option<Plan>,
     state: Mutex<State>,
 }
 
@@ -41,8 +51,21 @@ pub(super) struct Line {
     /// The request line and, behind it, the two fields.
     text: Vec<u8>,
     request_line_end: usize,
+    /// In place of that, where the format is another.
+    taken: Option<Box<Taken>>,
     pub(super) status: StatusCode,
 }
+
+/// What a line says of how it went.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Outcome<'a> {
+    pub(super) bytes: u64,
+    pub(super) micros: u64,
+    pub(super) id: Option<&'a RequestId>,
+}
+
+/// What stands when the client left before there was an answer (nginx's convention).
+pub(super) const LEFT: u16 = 499;
 
 thread_local! {
     /// The memory of the last line, for the next one: most requests end before another begins.
@@ -50,7 +73,7 @@ thread_local! {
 }
 
 impl Line {
-    pub(super) fn new<B>(request: &Request<B>, fields: &Fields<'_>) -> Line {
+    fn combined<B>(request: &Request<B>, fields: &Fields<'_>) -> Line {
         let mut text = SPARE.take();
         text.reserve(LINE_BYTES);
         for piece in ["\"", request.method().as_str(), " "] {
@@ -58,19 +81,31 @@ impl Line {
         }
         let target = request.uri().path_and_query().map_or("*", |target| target.as_str());
         push_escaped(&mut text, target.as_bytes());
-        let version: &[u8] =
-            if request.version() == Version::HTTP_10 { b" HTTP/1.0\"" } else { b" HTTP/1.1\"" };
-        text.extend_from_slice(version);
+        for piece in [" ", plan::protocol(request.version()), "\""] {
+            text.extend_from_slice(piece.as_bytes());
+        }
+        Line::with_fields(text, [fields.referer, fields.user_agent], left())
+    }
+
+    /// Of a request that could not be read.
+    fn unread(status: StatusCode) -> Line {
+        Line::with_fields(b"\"-\"".to_vec(), [b"", b""], status)
+    }
+
+    /// `text` is the request line.
+    fn with_fields(mut text: Vec<u8>, fields: [&[u8]; 2], status: StatusCode) -> Line {
         let request_line_end = text.len();
-        for value in [fields.referer, fields.user_agent] {
+        for value in fields {
             text.extend_from_slice(b" \"");
             push_escaped(&mut text, value);
             text.push(b'"');
         }
-        // What stands when the client left before there was an answer (nginx's convention).
-        let status = StatusCode::from_u16(499).expect("a three-digit number");
-        Line { text, request_line_end, status }
+        Line { text, request_line_end, taken: None, status }
     }
+}
+
+fn left() -> StatusCode {
+    StatusCode::from_u16(LEFT).expect("a three-digit number")
 }
 
 impl Drop for Line {
@@ -84,24 +119,54 @@ impl Drop for Line {
 
 impl AccessLog {
     /// `None` where the log is off.
-    pub(super) fn open(target: &LogTarget) -> io::Result<Option<AccessLog>> {
+    pub(super) fn open(target: &LogTarget, format: &LogFormat) -> io::Result<Option<AccessLog>> {
         let sink = Sink::open(target, io::stdout().as_fd(), None)?;
         Ok(sink.map(|sink| {
             let state = State { sink, gathered: Vec::new(), second: (0, String::new()) };
-            AccessLog { state: Mutex::new(state) }
+            AccessLog { plan: Plan::of(format), state: Mutex::new(state) }
         }))
     }
 
+    /// Takes of a request what its line will say.
+    pub(super) fn line<B>(&self, request: &Request<B>, fields: &Fields<'_>) -> Line {
+        match &self.plan {
+            None => Line::combined(request, fields),
+            Some(plan) => Line {
+                text: Vec::new(),
+                request_line_end: 0,
+                taken: Some(Box::new(plan.take_request(request))),
+                status: left(),
+            },
+        }
+    }
+
+    /// Takes of an answer what the line will say.
+    pub(super) fn note_answer(&self, line: &mut Line, headers: &HeaderMap) {
+        if let (Some(plan), Some(taken)) = (&self.plan, &mut line.taken) {
+            plan.take_response(taken, headers);
+        }
+    }
+
+    /// A request that was answered before it could be read.
+    pub(super) fn write_unread(&self, client: &str, status: StatusCode) {
+        self.write(client, &Line::unread(status), &Outcome::default());
+    }
+
     /// `client` is what stands for the client's address.
-    pub(super) fn write(&self, client: &str, line: &Line, bytes: u64) {
+    pub(super) fn write(&self, client: &str, line: &Line, outcome: &Outcome<'_>) {
         let mut state = self.lock();
         // The coarse clock, up to a few milliseconds late, is read without a system call's or a counter's cost.
         let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(0, |time| time.tv_sec());
         if state.second.0 != now {
-            state.second = (now, stamp(now));
+            state.second = (now, stamp(now, self.plan.as_ref().map_or(Style::Text, Plan::style)));
         }
         let State { gathered, second, .. } = &mut *state;
-        format_line(gathered, client, line, &second.1, bytes);
+        match &self.plan {
+            None => format_line(gathered, client, line, &second.1, outcome),
+            Some(plan) => {
+                plan.write(gathered, client, &second.1, line.taken.as_deref(), line.status, outcome);
+            }
+        }
         if gathered.len() >= GATHERED {
             state.flush();
         }
@@ -135,11 +200,11 @@ impl State {
     }
 }
 
-/// `h l u t "r" s b "f" "a"`, in Gunicorn's letters.
-fn format_line(out: &mut Vec<u8>, client: &str, line: &Line, stamp: &str, bytes: u64) {
+/// `h l u t "r" s b "f" "a"`, in Gunicorn's letters, and the request's id where there are such.
+fn format_line(out: &mut Vec<u8>, client: &str, line: &Line, stamp: &str, outcome: &Outcome<'_>) {
     let (request_line, fields) = line.text.split_at(line.request_line_end);
     let mut digits = itoa::Buffer::new();
-    let bytes = digits.format(bytes);
+    let bytes = digits.format(outcome.bytes);
     // Pieces and not a format string: this runs for every request.
     for piece in [client, " - - [", stamp, "] "] {
         out.extend_from_slice(piece.as_bytes());
@@ -149,6 +214,11 @@ fn format_line(out: &mut Vec<u8>, client: &str, line: &Line, stamp: &str, bytes:
         out.extend_from_slice(piece.as_bytes());
     }
     out.extend_from_slice(fields);
+    if let Some(id) = outcome.id {
+        for piece in [" \"", id.as_str(), "\""] {
+            out.extend_from_slice(piece.as_bytes());
+        }
+    }
     out.push(b'\n');
 }
 
@@ -178,32 +248,13 @@ fn push_escaped(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-fn stamp(second: i64) -> String {
+fn stamp(second: i64, style: Style) -> String {
+    let format = if style == Style::Json { JSON_STAMP } else { STAMP };
     OffsetDateTime::from_unix_timestamp(second)
         .ok()
-        .and_then(|time| time.format(STAMP).ok())
+        .and_then(|time| time.format(format).ok())
         .unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_combined_and_one_line() {
-        let request = Request::get("/a?b=%22c")
-            .header("user-agent", http::HeaderValue::from_bytes(b"x\"y\\\xff\t").unwrap())
-            .body(())
-            .unwrap();
-        let mut line = Line::new(&request, &Fields::of(request.headers()));
-        line.status = StatusCode::OK;
-        let mut out = Vec::new();
-        let client = client(Peer::Tcp("127.0.0.1:9".parse().unwrap()));
-        format_line(&mut out, &client, &line, &stamp(1_800_000_000), 12);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "127.0.0.1 - - [15/Jan/2027:08:00:00 +0000] \"GET /a?b=%22c HTTP/1.1\" 200 12 \"-\" \
-             \"x\\\"y\\\\\u{fffd}\\x09\"\n"
-        );
-    }
-}
+mod tests;
