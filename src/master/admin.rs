@@ -18,6 +18,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_secs(10);
 /// How often the master says that its loop turns, while somebody is there to hear it.
 const BEAT: Duration = Duration::from_millis(500);
+/// How long a process may take to hand on what it was told.
+const HAND_ON: Duration = Duration::from_secs(1);
 /// Packets that are taken from a line at a time: a process that sends without end holds the master up no longer.
 const PACKETS_A_TURN: usize = 8;
 /// Lines kept for those who wait for an outcome with a process that has been replaced; the oldest makes room.
@@ -38,6 +40,8 @@ pub(super) struct Keeper {
     pause: Duration,
     /// The server is the successor's, and its addresses with it.
     has_left: bool,
+    /// When somebody who waits was last told something.
+    told: Option<Instant>,
 }
 
 /// Our end of the line to a process, which has the number of its start.
@@ -70,6 +74,7 @@ impl Keeper {
             tried: None,
             pause: FIRST_PAUSE,
             has_left: false,
+            told: None,
         }
     }
 
@@ -176,7 +181,8 @@ impl Keeper {
     }
 
     /// Tells whoever waits; a process that does not read does not hear it.
-    pub(super) fn tell(&self, line: u64, ticket: u32, news: News) {
+    pub(super) fn tell(&mut self, line: u64, ticket: u32, news: News) {
+        self.told = Some(Instant::now());
         if let Some(line) = self.line.iter().chain(&self.retired).find(|of| of.serial == line) {
             line.say(&Word::Told(Told { ticket, news }));
         }
@@ -208,6 +214,11 @@ impl Keeper {
             let is_over = line.is_done || line.retired.is_none_or(|since| now >= since + FAREWELL);
             has_any(line.serial) || !is_over
         });
+    }
+
+    /// Whether something may still be on its way to somebody who waits.
+    pub(super) fn hands_on(&self, now: Instant) -> bool {
+        self.told.is_some_and(|told| now < told + HAND_ON)
     }
 
     /// The process leaves and the addresses are free for somebody else, for good.

@@ -113,6 +113,10 @@ impl Crew {
         self.members.iter().find(|member| member.role == role).map(|member| member.pid)
     }
 
+    pub(super) fn has_any_admin(&self) -> bool {
+        self.members.iter().any(|member| matches!(member.role, Role::Admin(_)))
+    }
+
     /// The nursery is not needed any more.
     pub(super) fn dismiss_nursery(&mut self, generation: Generation) {
         let role = Role::Nursery(generation);

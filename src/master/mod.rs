@@ -52,7 +52,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use succession::write_pidfile;
 use systemd::{Notifier, Status};
 use upgrade::{Handed, Predecessor, Successor};
@@ -60,6 +60,8 @@ use waits::Waits;
 use wishes::Asker;
 
 /// The exit code of a child that could not become who it should.
+/// How long the master stays for its last answers, if there are any.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const STILL_PRIVILEGED: i32 = 77; // EX_NOPERM, sysexits.h
 
 /// Loads what workers share; the error is the whole message.
@@ -284,6 +286,7 @@ impl<'a> Master<'a> {
             let now = Instant::now();
             for order in self.arbiter.decide(now) {
                 if let Order::Finish(ending) = order {
+                    self.let_answers_out(now);
                     return finish(ending);
                 }
                 self.carry_out(order);
@@ -364,6 +367,20 @@ impl<'a> Master<'a> {
             generation: self.current.0,
         };
         self.around.notifier.tend(status, now);
+    }
+
+    /// How it came out may be on its way to who asked for it, and the process that hands it on would die with this one.
+    fn let_answers_out(&mut self, now: Instant) {
+        self.tell_who_waits();
+        let until = now + LAST_ANSWERS;
+        if self.admin.hands_on(now) {
+            self.admin.leave();
+            while self.crew.has_any_admin() && Instant::now() < until {
+                self.ears.wait(Some(until), Vec::new());
+                self.ears.signals();
+                self.crew.reap(&mut self.learnt);
+            }
+        }
     }
 
     fn has_admin(&self) -> bool {
