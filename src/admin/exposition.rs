@@ -57,7 +57,7 @@ impl Family<'_> {
         let _ = writeln!(self.text, "{} {value}", self.name);
     }
 
-    /// The labels' values are words of our own, or numbers: nothing in them is to be escaped.
+    /// The labels' values are words of our own, or numbers, or escaped already.
     pub(super) fn with(&mut self, label: &str, word: impl Display, value: impl Display) {
         let _ = writeln!(self.text, "{}{{{label}=\"{word}\"}} {value}", self.name);
     }

@@ -3,23 +3,29 @@
 
 use super::exposition::Exposition;
 use super::health::SILENT;
-use super::process;
+use super::{named, process};
 use crate::scoreboard::{Board, Phase, Reason, Seat};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How often a sum is tried that a worker's end came in the way of. Such an end takes a microsecond to write down.
-pub(super) const TRIES: usize = 1000;
+const TRIES: usize = 1000;
 
 /// `None` where the board is not to be had: the master was stopped while it wrote there.
 pub(super) fn expose(board: &Board, now: u64) -> Option<String> {
-    let sum = (0..TRIES).find_map(|_| board.sum())?;
+    let sum = sum(board)?;
     let mut out = Exposition::default();
     server(&mut out, board, now);
     requests(&mut out, &sum);
+    named::expose(&mut out, board, &sum);
     now_in_use(&mut out, board);
     each_worker(&mut out, board, now);
     Some(out.finish())
+}
+
+/// What all workers counted, those that are gone included.
+pub(super) fn sum(board: &Board) -> Option<Box<Seat>> {
+    (0..TRIES).find_map(|_| board.sum())
 }
 
 fn server(out: &mut Exposition, board: &Board, now: u64) {
@@ -71,15 +77,11 @@ fn requests(out: &mut Exposition, sum: &Seat) {
     out.counter("ferricorn_proxy_protocol_refusals_total", help).is(tally.proxy_refusals());
     out.counter("ferricorn_handshake_failures_total", "TLS handshakes that failed, or took too long.")
         .is(tally.handshake_failures());
-    let count = |counter: &AtomicU64| counter.load(Relaxed);
-    out.counter("ferricorn_cache_hits_total", "Look-ups that a cache answered.").is(count(&sum.cache_hits));
-    out.counter("ferricorn_cache_misses_total", "Look-ups that no cache answered.")
-        .is(count(&sum.cache_misses));
     let (buckets, time) = sum.pool_waits.read();
     let help = "Waits for a database connection and a thread, of calls that got both.";
     out.histogram("ferricorn_pool_wait_seconds", help, &in_seconds(buckets), time.as_secs_f64());
     let help = "Waits for a database connection that took longer than pool_timeout.";
-    out.counter("ferricorn_pool_timeouts_total", help).is(count(&sum.pool_timeouts));
+    out.counter("ferricorn_pool_timeouts_total", help).is(sum.pool_timeouts.load(Relaxed));
 }
 
 fn in_seconds(buckets: Vec<(Option<u64>, u64)>) -> Vec<(Option<f64>, u64)> {

@@ -9,6 +9,7 @@ mod exposition;
 mod health;
 mod line;
 mod metrics;
+mod named;
 mod process;
 mod status;
 

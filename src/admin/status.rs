@@ -1,8 +1,7 @@
 //! All that is known of the server, for people and their tools. What workers wrote is escaped and cut; secrets are masked.
 //! A key may be added to it any time; for any other change `schema` is raised. Not here: judgements.
 
-use super::metrics::TRIES;
-use super::process;
+use super::{metrics, named, process};
 use crate::config::Settings;
 use crate::scoreboard::{Board, Seat, SeenRequest};
 use serde_json::{Map, Value, json};
@@ -15,6 +14,8 @@ pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
     let standing = board.standing();
     let (reloads, last_reload) = board.reloads();
     let workers: Vec<Value> = board.seats_used().filter_map(|(slot, seat)| worker(slot, seat, now)).collect();
+    // Where the master was stopped while it wrote, the rest is told all the same.
+    let (caches, programs) = metrics::sum(board).map(|sum| named::tell(board, &sum)).unzip();
     json!({
         "schema": SCHEMA,
         "server": {
@@ -30,6 +31,8 @@ pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
         },
         "totals": totals(board),
         "workers": workers,
+        "caches": caches,
+        "programs": programs,
         "deaths": deaths(board, now),
         "settings": in_force(settings),
     })
@@ -37,19 +40,20 @@ pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
 
 /// What all workers counted, those that are gone included; null where that is not to be had.
 pub(super) fn totals(board: &Board) -> Value {
-    let Some(sum) = (0..TRIES).find_map(|_| board.sum()) else { return Value::Null };
+    let Some(sum) = metrics::sum(board) else { return Value::Null };
     let classes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().map(str::to_owned);
     let requests: Map<String, Value> = classes.zip(sum.tally.answers().map(Value::from)).collect();
     let (buckets, _) = sum.tally.latencies();
     let bounds: Vec<f64> =
         buckets.iter().filter_map(|(bound, _)| Some(bound.as_ref().copied()? as f64 / 1e6)).collect();
     let latencies: Vec<u64> = buckets.iter().map(|(_, count)| *count).collect();
+    let (hits, misses) = sum.named.cache_look_ups();
     json!({
         "requests": requests,
         "latency_bounds": bounds,
         "latencies": latencies,
-        "cache_hits": sum.cache_hits.load(Relaxed),
-        "cache_misses": sum.cache_misses.load(Relaxed),
+        "cache_hits": hits,
+        "cache_misses": misses,
         "pool_timeouts": sum.pool_timeouts.load(Relaxed),
         "response_body_bytes": sum.tally.body_bytes(),
     })

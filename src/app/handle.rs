@@ -51,7 +51,7 @@ impl Worker {
     pub(crate) fn new(slot: u32, settings: Arc<Settings>, board: Board, tie: fn(&mut Command)) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let database = Database::new(&settings, slot, board, &threads);
-        Worker::of(slot, settings, board, threads, database, Programs::new(tie))
+        Worker::of(slot, settings, board, threads, database, Programs::new(tie, board, slot))
     }
 
     fn of(
@@ -153,7 +153,8 @@ impl Worker {
             let mut caches = self.inner.caches.lock().expect("nothing that can panic runs under this lock");
             let made = caches.entry(name.to_owned()).or_insert_with(|| {
                 let Inner { board, slot, .. } = &*self.inner;
-                Box::new(Cache::<K, V>::new(name, options, board.generations, board.seat(*slot)))
+                let counts = board.cache_counts(*slot, name);
+                Box::new(Cache::<K, V>::new(name, options, board.generations, counts))
             });
             made.downcast_ref::<Cache<K, V>>().cloned()
         };
@@ -262,8 +263,9 @@ impl Worker {
         self.inner.threads.outlived(grace)
     }
 
-    /// Shows on the board how the database's pool stands.
-    pub(crate) fn show_pool(&self) {
+    /// Shows on the board how the database's pool and the programs stand.
+    pub(crate) fn show(&self) {
+        self.inner.programs.show();
         if let Some(database) = &self.inner.database {
             database.show();
         }
@@ -291,6 +293,6 @@ impl Worker {
     pub(crate) fn stub(settings: Settings, database: Option<Database>) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let board = Board::stub(4);
-        Worker::of(3, Arc::new(settings), board, threads, database, Programs::new(|_| {}))
+        Worker::of(3, Arc::new(settings), board, threads, database, Programs::new(|_| {}, board, 3))
     }
 }

@@ -6,16 +6,19 @@
 mod deaths;
 mod generations;
 mod in_flight;
+mod named;
 mod standing;
 mod tally;
 mod text;
 mod tokens;
 
+use named::{Named, Registry};
 use standing::Head;
 
 pub(crate) use deaths::{Death, Deaths};
 pub(crate) use generations::{Generations, Moment, Slot, SlotHasher};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests, SeenRequest};
+pub(crate) use named::{CacheCounts, Place as NamedPlace, ProgramCounts};
 pub(crate) use standing::{Reason, Standing, Tenure};
 pub(crate) use tally::{Tally, Waits};
 pub(crate) use tokens::{Held, Lost, Tokens};
@@ -40,8 +43,6 @@ pub(crate) struct Seat {
     pub(crate) heartbeat: AtomicU64,
     /// When it last moved, on the clock of `now_millis`.
     pub(crate) beat_at: AtomicU64,
-    pub(crate) cache_hits: AtomicU64,
-    pub(crate) cache_misses: AtomicU64,
     /// Its database connections: how many there are, how many of these are idle, and who waits for one; as of the last sweep.
     pub(crate) pool_connections: AtomicU32,
     pub(crate) pool_idle: AtomicU32,
@@ -52,6 +53,8 @@ pub(crate) struct Seat {
     pub(crate) pool_waits: Waits,
     /// What it has done.
     pub(crate) tally: Tally,
+    /// What it counts of each cache and program.
+    pub(crate) named: Named,
     /// Who sits here, as the master has it.
     pub(crate) tenure: Tenure,
     /// Requests under way.
@@ -112,7 +115,8 @@ impl Seat {
         for gauge in [&self.connections, &self.pool_connections, &self.pool_idle, &self.pool_waiting] {
             gauge.store(0, Ordering::Relaxed);
         }
-        for counter in [&self.heartbeat, &self.beat_at].into_iter().chain(self.counters()) {
+        let single = [&self.heartbeat, &self.beat_at];
+        for counter in single.into_iter().chain(self.named.gauges()).chain(self.counters()) {
             counter.store(0, Ordering::Relaxed);
         }
         self.tenure.clear();
@@ -121,8 +125,8 @@ impl Seat {
 
     /// What only grows while somebody sits here.
     fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
-        let single = [&self.cache_hits, &self.cache_misses, &self.pool_timeouts];
-        self.tally.counters().chain(self.pool_waits.counters()).chain(single)
+        let of_pool = self.pool_waits.counters().chain([&self.pool_timeouts]);
+        self.tally.counters().chain(of_pool).chain(self.named.counters())
     }
 
     /// Adds what was counted here to another seat's counters.
@@ -146,6 +150,7 @@ pub(crate) struct Board {
     seats: &'static [Seat],
     /// Nobody's seat: it has what those counted who are gone.
     gone: &'static Seat,
+    registry: &'static Registry,
     pub(crate) deaths: &'static Deaths,
     pub(crate) generations: Generations,
     pub(crate) tokens: &'static Tokens,
@@ -159,10 +164,13 @@ impl Board {
         // SAFETY: they are valid when zeroed: atomics only, and all access goes through them.
         let (head, seats, gone, deaths) =
             unsafe { (shared::<Head>(1)?, shared::<Seat>(count)?, shared::<Seat>(1)?, shared::<Deaths>(1)?) };
+        // SAFETY: as above.
+        let registry = unsafe { shared::<Registry>(1)? };
         Ok(Board {
             head: &head[0],
             seats,
             gone: &gone[0],
+            registry: &registry[0],
             deaths: &deaths[0],
             generations,
             tokens: generations.tokens(),
@@ -248,6 +256,26 @@ impl Board {
     /// How many workers ended for this reason.
     pub(crate) fn ends(&self, reason: Reason) -> u64 {
         self.head.ends[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Where the worker of this slot counts what it does with the caches of this name.
+    pub(crate) fn cache_counts(&self, slot: u32, name: &str) -> &'static CacheCounts {
+        self.seat(slot).named.cache(self.registry.cache(name))
+    }
+
+    /// The same for a program, and the place of its name.
+    pub(crate) fn program_counts(&self, slot: u32, name: &str) -> (NamedPlace, &'static ProgramCounts) {
+        let place = self.registry.program(name);
+        (place, self.seat(slot).named.program(place))
+    }
+
+    /// All names of caches that there were, escaped.
+    pub(crate) fn caches(&self) -> impl Iterator<Item = (NamedPlace, String)> {
+        self.registry.caches()
+    }
+
+    pub(crate) fn programs(&self) -> impl Iterator<Item = (NamedPlace, String)> {
+        self.registry.programs()
     }
 
     /// The seats that were ever taken. The others would each cost a page only to be looked at.
@@ -338,19 +366,32 @@ mod tests {
         let [seat, other] = [0, 1].map(|slot| board.take_seat(slot));
         for _ in 0..3 {
             seat.tally.answered(2, 3000, 100);
-            seat.cache_hits.fetch_add(1, Ordering::Relaxed);
+            board.cache_counts(0, "a").hits.fetch_add(1, Ordering::Relaxed);
+            board.program_counts(0, "p").1.restarts.fetch_add(1, Ordering::Relaxed);
         }
+        board.cache_counts(1, "a").hits.fetch_add(1, Ordering::Relaxed);
+        board.cache_counts(0, "a").entries.store(7, Ordering::Relaxed);
         other.tally.answered(5, 100_000_000, 1);
         let counts = || {
-            let sum = board.sum().unwrap();
-            (sum.tally.requests(), sum.tally.body_bytes(), sum.cache_hits.load(Ordering::Relaxed))
+            let (sum, load) = (board.sum().unwrap(), |counter: &AtomicU64| counter.load(Ordering::Relaxed));
+            let [(cache, name)] = Vec::from_iter(board.caches()).try_into().unwrap();
+            let [(program, _)] = Vec::from_iter(board.programs()).try_into().unwrap();
+            assert_eq!(name, "a");
+            let named = (load(&sum.named.cache(cache).hits), load(&sum.named.program(program).restarts));
+            (sum.tally.requests(), sum.tally.body_bytes(), named)
         };
-        assert_eq!(counts(), (4, 301, 3));
+        assert_eq!(counts(), (4, 301, (4, 3)));
         board.vacate(seat, Reason::Killed);
-        assert_eq!((counts(), seat.tally.requests()), ((4, 301, 3), 0));
+        assert_eq!((counts(), seat.tally.requests()), ((4, 301, (4, 3)), 0));
+        assert_eq!(
+            board.cache_counts(0, "a").entries.load(Ordering::Relaxed),
+            0,
+            "it keeps nothing any more"
+        );
         board.take_seat(0).tally.answered(2, 0, 0);
         board.vacate(board.seat(0), Reason::Killed);
-        assert_eq!((counts(), board.ends(Reason::Killed), board.ends(Reason::Left)), ((5, 301, 3), 2, 0));
+        let ends = (board.ends(Reason::Killed), board.ends(Reason::Left));
+        assert_eq!((counts(), ends), ((5, 301, (4, 3)), (2, 0)));
         board.head.folds.fetch_add(1, Ordering::Relaxed);
         assert!(board.sum().is_none(), "a worker's end is being written");
     }

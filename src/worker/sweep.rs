@@ -36,7 +36,7 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
         floor.coarse_now.store(now, Ordering::Relaxed);
         floor.seat.heartbeat.fetch_add(1, Ordering::Relaxed);
         floor.seat.beat_at.store(now, Ordering::Relaxed);
-        worker.show_pool();
+        worker.show();
         if floor.board.level() != level {
             level = floor.board.level();
             log::set_max_level(level.unwrap_or(floor.settings.loglevel));

@@ -1,7 +1,8 @@
 //! `/metrics` and `/status`: that they are well-formed, that they are right, and that what is counted never falls back.
 
 use crate::support::{DEADLINE, Load, Program, Said, Server, alone, eventually};
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTTIN};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -244,4 +245,90 @@ fn the_status_tells_of_workers_requests_deaths_and_settings() {
     assert_eq!(death["requests_in_flight"][0]["path"], "/sleep");
     assert!(told["server"]["last_reload"].as_str().unwrap().starts_with("reload refused"), "{told}");
     assert_ne!(told["workers"][0]["pid"], worker);
+}
+
+/// The figures of one kind, of what has this name, in the order of `wanted`.
+fn figures(server: &Server, kind: &str, name: &str, wanted: &[&str]) -> Vec<f64> {
+    let scrape = Scrape::of(server);
+    let figures = wanted.iter().map(|figure| {
+        let sample = |end: &str| format!("ferricorn_{kind}_{figure}{end}{{{kind}=\"{name}\"}}");
+        let samples = [sample("_total"), sample("")];
+        *samples.iter().find_map(|sample| scrape.samples.get(sample)).unwrap_or(&-1.0)
+    });
+    figures.collect()
+}
+
+#[test]
+fn what_becomes_of_calls_to_a_program_is_counted_over_the_ends_of_workers() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/faulty.py");
+    let routes = format!(
+        "[[route]]\npath = '/measure'\nprogram = ['python3', '{script}']\nparams = {{ text = 'text' }}\n\
+         timeout = '4s'\nqueue = 1\n"
+    );
+    let path = format!("/usr/bin:/bin:{}", std::env::var("PATH").unwrap_or_default());
+    let program = Program::stock().variable("PATH", &path).config(&routes).workers(1);
+    let mut server = program.args("--admin-bind 127.0.0.1:0").start();
+    let ask = |text: &str| server.get(&format!("/measure?text={text}")).status;
+    let is_told = |what: &str, wanted: [f64; 7]| {
+        let names = ["children", "waiting", "calls", "failures", "timeouts", "refusals", "restarts"];
+        let mut told = Vec::new();
+        eventually(DEADLINE, &format!("{what}: {wanted:?}"), || {
+            told = figures(&server, "program", "GET /measure", &names);
+            told == wanted
+        });
+    };
+    is_told("it runs", [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!(["a", "b", "die", "c"].map(ask), [200, 200, 502, 200]);
+    is_told("it died once", [1.0, 0.0, 4.0, 1.0, 0.0, 0.0, 1.0]);
+    let mut hung = server.connect();
+    hung.send("GET /measure?text=hang HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    server.wait_text("asked hang");
+    let mut waiting = server.connect();
+    waiting.send("GET /measure?text=d HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    is_told("one waits", [1.0, 1.0, 5.0, 1.0, 0.0, 0.0, 1.0]);
+    assert_eq!(ask("e"), 503, "the queue is full");
+    drop(waiting);
+    assert_eq!(hung.read().unwrap().status, 504);
+    is_told("one took too long, and who left is not asked for", [1.0, 0.0, 5.0, 1.0, 1.0, 1.0, 2.0]);
+
+    let worker = server.worker();
+    server.signal_to(worker, SIGKILL);
+    server.wait_count(Said::Ready, 2);
+    is_told("what the dead counted stays", [1.0, 0.0, 5.0, 1.0, 1.0, 1.0, 2.0]);
+    server.signal(SIGTTIN);
+    server.wait_count(Said::Ready, 3);
+    is_told("there are two workers", [2.0, 0.0, 5.0, 1.0, 1.0, 1.0, 2.0]);
+    server.signal(SIGHUP);
+    server.wait(Said::ReloadDone);
+    assert_eq!(ask("f"), 200);
+    is_told("a reload counts on", [2.0, 0.0, 6.0, 1.0, 1.0, 1.0, 2.0]);
+    let wanted = json!([{"name": "GET /measure", "children": 2, "waiting": 0, "calls": 6, "failures": 1,
+        "timeouts": 1, "refusals": 1, "restarts": 2}]);
+    // The old workers' children may not have left yet, or the new ones' not be shown.
+    let is_told = || server.ask_admin("/status").json()["programs"] == wanted;
+    eventually(DEADLINE, "the status tells the same", is_told);
+    server.stop();
+}
+
+#[test]
+fn what_each_cache_does_is_counted_over_the_ends_of_workers() {
+    let routes = "[database]\nurl = 'sqlite:goods.db'\n[cache]\ncapacity = 2\n[[route]]\npath = '/goods/{id}'\n\
+                  sql = 'select :id as id'\nparams = { id = 'integer' }\ncache = '1h'\n";
+    let program = Program::stock().config(routes).workers(1);
+    let mut server = program.args("--admin-bind 127.0.0.1:0").start();
+    let told = || {
+        let names = ["hits", "misses", "stale", "evictions", "entries"];
+        figures(&server, "cache", "route /goods/{id}", &names)
+    };
+    assert_eq!(told(), [0.0; 5]);
+    for id in [1, 2, 3, 3, 2, 1] {
+        assert_eq!(server.get(&format!("/goods/{id}")).status, 200);
+    }
+    assert_eq!(told(), [2.0, 4.0, 0.0, 2.0, 2.0]);
+    server.signal_to(server.worker(), SIGKILL);
+    server.wait_count(Said::Ready, 2);
+    assert_eq!(told(), [2.0, 4.0, 0.0, 2.0, 0.0], "and what the dead one kept is gone");
+    assert_eq!(server.get("/goods/1").status, 200);
+    assert_eq!(told(), [2.0, 5.0, 0.0, 2.0, 1.0]);
+    server.stop();
 }

@@ -2,9 +2,11 @@
 
 use super::CacheOptions;
 use super::watch::Seen;
+use crate::scoreboard::CacheCounts;
 use lru::LruCache;
 use std::borrow::Borrow;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,8 @@ struct Kept<K, V> {
     entries: LruCache<K, Entry<V>>,
     /// The sum of their weights.
     bytes: usize,
+    /// On the board. Caches of several workers never share it, but several of one worker may.
+    counts: &'static CacheCounts,
 }
 
 pub(super) struct Entry<V> {
@@ -54,9 +58,10 @@ pub(crate) enum Found<V> {
 }
 
 impl<K: Hash + Eq, V: Clone> Entries<K, V> {
-    pub(super) fn new(options: CacheOptions<K, V>) -> Entries<K, V> {
+    pub(super) fn new(options: CacheOptions<K, V>, counts: &'static CacheCounts) -> Entries<K, V> {
         // `LruCache::new` would set aside the memory for all entries at once.
-        Entries { kept: Mutex::new(Kept { entries: LruCache::unbounded(), bytes: 0 }), options }
+        let kept = Kept { entries: LruCache::unbounded(), bytes: 0, counts };
+        Entries { kept: Mutex::new(kept), options }
     }
 
     pub(super) fn look_up<Q>(&self, key: &Q, is_current: impl FnOnce(&Seen) -> bool) -> Found<V>
@@ -104,10 +109,9 @@ impl<K: Hash + Eq, V: Clone> Entries<K, V> {
         let mut kept = self.kept();
         kept.remove(&key);
         let Some(entry) = entry else { return };
-        kept.bytes += entry.weight;
-        kept.entries.put(key, entry);
+        kept.put(key, entry);
         while kept.entries.len() > self.options.capacity || kept.bytes > self.options.max_bytes {
-            kept.remove_oldest();
+            kept.evict();
         }
     }
 
@@ -121,8 +125,9 @@ impl<K: Hash + Eq, V: Clone> Entries<K, V> {
 
     pub(super) fn clear(&self) {
         let mut kept = self.kept();
+        let (count, bytes) = (kept.entries.len(), kept.bytes);
         kept.entries.clear();
-        kept.bytes = 0;
+        kept.forget(count, bytes);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -140,13 +145,31 @@ impl<K: Hash + Eq, V> Kept<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let gone = self.entries.pop(key);
-        self.bytes -= gone.map_or(0, |entry| entry.weight);
+        if let Some(entry) = self.entries.pop(key) {
+            self.forget(1, entry.weight);
+        }
     }
 
-    fn remove_oldest(&mut self) {
-        let gone = self.entries.pop_lru();
-        self.bytes -= gone.map_or(0, |(_, entry)| entry.weight);
+    /// What was there under the key is gone already.
+    fn put(&mut self, key: K, entry: Entry<V>) {
+        self.bytes += entry.weight;
+        self.counts.entries.fetch_add(1, Relaxed);
+        self.counts.bytes.fetch_add(entry.weight as u64, Relaxed);
+        self.entries.put(key, entry);
+    }
+
+    /// Removes what was not used for the longest time.
+    fn evict(&mut self) {
+        if let Some((_, entry)) = self.entries.pop_lru() {
+            self.forget(1, entry.weight);
+            self.counts.evictions.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn forget(&mut self, count: usize, bytes: usize) {
+        self.bytes -= bytes;
+        self.counts.entries.fetch_sub(count as u64, Relaxed);
+        self.counts.bytes.fetch_sub(bytes as u64, Relaxed);
     }
 }
 

@@ -137,7 +137,10 @@ where
             return Filled::Loaded(load().await.0);
         }
         let passenger = match inner.flights.board(key, stale.filter(accept)) {
-            Boarding::Spared(value) => return Filled::Found(value),
+            Boarding::Spared(value) => {
+                inner.count_stale();
+                return Filled::Found(value);
+            }
             Boarding::Passenger(passenger) => passenger,
         };
         let turn = match patience {

@@ -18,7 +18,7 @@ pub(crate) use entries::{Found, Lifetime};
 pub(crate) use fill::{Filled, Loaded};
 pub(crate) use watch::{Invalidation, tag_slot};
 
-use crate::scoreboard::{Generations, Seat, Slot};
+use crate::scoreboard::{CacheCounts, Generations, Slot};
 use entries::Entries;
 use flight::Flights;
 use std::borrow::Borrow;
@@ -56,7 +56,8 @@ struct Inner<K, V> {
     watch: Watch,
     hits: AtomicU64,
     misses: AtomicU64,
-    seat: &'static Seat,
+    /// On the board.
+    counts: &'static CacheCounts,
 }
 
 impl<K, V> Cache<K, V>
@@ -68,15 +69,15 @@ where
         name: &str,
         options: CacheOptions<K, V>,
         generations: Generations,
-        seat: &'static Seat,
+        counts: &'static CacheCounts,
     ) -> Cache<K, V> {
         let inner = Inner {
-            entries: Entries::new(options),
+            entries: Entries::new(options, counts),
             flights: Flights::default(),
             watch: Watch::new(name, generations),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
-            seat,
+            counts,
         };
         Cache { inner: Arc::new(inner) }
     }
@@ -250,10 +251,15 @@ impl<K: Hash + Eq + Clone, V: Clone> Inner<K, V> {
     }
 
     fn count(&self, hit: bool) {
-        let (own, seat) =
-            if hit { (&self.hits, &self.seat.cache_hits) } else { (&self.misses, &self.seat.cache_misses) };
+        let (own, of_all) =
+            if hit { (&self.hits, &self.counts.hits) } else { (&self.misses, &self.counts.misses) };
         own.fetch_add(1, Relaxed);
-        seat.fetch_add(1, Relaxed);
+        of_all.fetch_add(1, Relaxed);
+    }
+
+    /// A miss was answered with what is too old, while another loads.
+    fn count_stale(&self) {
+        self.counts.stale.fetch_add(1, Relaxed);
     }
 }
 

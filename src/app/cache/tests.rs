@@ -31,12 +31,16 @@ fn the_least_recently_used_goes_first() {
     cache.insert("c".into(), 3);
     assert_eq!([cache.get("a"), cache.get("b"), cache.get("c")], [Some(1), None, Some(3)]);
     assert_eq!((cache.len(), cache.stats()), (2, CacheStats { hits: 3, misses: 1 }));
-    assert_eq!(cache.inner.seat.cache_hits.load(Relaxed), 3);
-    assert_eq!(cache.inner.seat.cache_misses.load(Relaxed), 1);
+    let counts = || {
+        let CacheCounts { hits, misses, stale, evictions, entries, bytes } = cache.inner.counts;
+        [hits, misses, stale, evictions, entries, bytes].map(|count| count.load(Relaxed))
+    };
+    assert_eq!(counts(), [3, 1, 0, 1, 2, 0]);
     cache.invalidate("a");
     assert_eq!((cache.get("a"), cache.len()), (None, 1));
     cache.clear();
     assert!(cache.is_empty());
+    assert_eq!(counts(), [3, 2, 0, 1, 0, 0]);
 }
 
 #[test]
@@ -261,8 +265,10 @@ fn the_old_value_serves_others_while_one_loads() {
     run(async {
         assert_eq!(get(1).await, Ok(1));
         assert_eq!(join!(get(2), get(3), get(4)), (Ok(2), Ok(1), Ok(1)));
+        assert_eq!(cache.inner.counts.stale.load(Relaxed), 2);
         cache.invalidate("a");
         assert_eq!(join!(get(5), get(6)), (Ok(5), Ok(5)), "what was invalidated is never served");
+        assert_eq!(cache.inner.counts.stale.load(Relaxed), 2);
     });
     assert_eq!(cache.get("a"), None, "get gives nothing that is too old");
 }

@@ -13,13 +13,13 @@ pub(crate) use child::DESCRIPTORS_OF_A_CHILD;
 pub use options::ProgramOptions;
 
 use crate::app::Error;
-use crate::scoreboard::InFlight;
+use crate::scoreboard::{Board, InFlight, NamedPlace, ProgramCounts};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use supervisor::{Call, Shared};
 use tokio::sync::oneshot;
@@ -52,8 +52,13 @@ impl Drop for Handle {
 }
 
 impl Program {
-    fn start(name: &str, options: ProgramOptions, tie: fn(&mut Command)) -> Program {
-        Program { handle: Arc::new(Handle(Shared::start(name, options, tie))) }
+    fn start(
+        name: &str,
+        options: ProgramOptions,
+        tie: fn(&mut Command),
+        counts: &'static ProgramCounts,
+    ) -> Program {
+        Program { handle: Arc::new(Handle(Shared::start(name, options, tie, counts))) }
     }
 
     /// Asks the program, and waits for its answer. It is asked once: a call that failed is not repeated, and whether it took
@@ -90,7 +95,10 @@ impl Program {
             Ok(outcome) => outcome,
             // From its begin on its thread counts the time.
             Err(_) if is_begun.load(Ordering::SeqCst) => answered.await,
-            Err(_) => return Err(Error::ProgramDown("no child was free within its timeout".to_owned())),
+            Err(_) => {
+                shared.gave_up();
+                return Err(Error::ProgramDown("no child was free within its timeout".to_owned()));
+            }
         };
         outcome.unwrap_or_else(|_| Err(Error::ProgramDown("the worker leaves".to_owned())))
     }
@@ -116,23 +124,54 @@ fn line<In: Serialize + ?Sized>(input: &In, max_line: usize) -> Result<Vec<u8>, 
 pub(crate) struct Programs {
     /// Has what a command starts die with the thread that starts it, with signals at their defaults.
     tie: fn(&mut Command),
-    made: Mutex<HashMap<String, Program>>,
+    board: Board,
+    slot: u32,
+    made: Mutex<HashMap<String, Made>>,
+}
+
+struct Made {
+    program: Program,
+    place: NamedPlace,
+    counts: &'static ProgramCounts,
 }
 
 impl Programs {
-    pub(crate) fn new(tie: fn(&mut Command)) -> Programs {
-        Programs { tie, made: Mutex::default() }
+    pub(crate) fn new(tie: fn(&mut Command), board: Board, slot: u32) -> Programs {
+        Programs { tie, board, slot, made: Mutex::default() }
     }
 
     pub(crate) fn find_or_start(&self, name: &str, options: ProgramOptions) -> Program {
-        let mut made = self.made.lock().expect("nothing that can panic runs under this lock");
-        made.entry(name.to_owned()).or_insert_with(|| Program::start(name, options, self.tie)).clone()
+        let mut made = self.made();
+        let start = || {
+            let (place, counts) = self.board.program_counts(self.slot, name);
+            Made { program: Program::start(name, options, self.tie, counts), place, counts }
+        };
+        made.entry(name.to_owned()).or_insert_with(start).program.clone()
+    }
+
+    /// Shows on the board how they stand.
+    pub(crate) fn show(&self) {
+        // Those that came too late for a place of their own are shown together.
+        let mut sums = BTreeMap::new();
+        for Made { program, place, counts } in self.made().values() {
+            let (children, waiting) = program.handle.0.standing();
+            let (_, sum) = sums.entry(*place).or_insert((*counts, (0, 0)));
+            *sum = (sum.0 + children, sum.1 + waiting);
+        }
+        for (counts, (children, waiting)) in sums.into_values() {
+            counts.children.store(children, Ordering::Relaxed);
+            counts.waiting.store(waiting, Ordering::Relaxed);
+        }
     }
 
     /// Has all of them leave, and waits for it, though not for long.
     pub(crate) fn close(&self) {
-        let made = self.made.lock().expect("nothing that can panic runs under this lock");
-        made.values().for_each(|program| program.handle.0.close());
-        made.values().for_each(|program| program.handle.0.wait_closed());
+        let made = self.made();
+        made.values().for_each(|made| made.program.handle.0.close());
+        made.values().for_each(|made| made.program.handle.0.wait_closed());
+    }
+
+    fn made(&self) -> MutexGuard<'_, HashMap<String, Made>> {
+        self.made.lock().expect("nothing that can panic runs under this lock")
     }
 }

@@ -7,12 +7,13 @@ use super::ProgramOptions;
 use super::backoff::BackOff;
 use super::child::{Child, Fault};
 use crate::app::Error;
-use crate::scoreboard::{InFlight, RequestPhase};
+use crate::scoreboard::{InFlight, ProgramCounts, RequestPhase};
 use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     name: String,
     pub(super) options: ProgramOptions,
     tie: fn(&mut Command),
+    /// On the board.
+    counts: &'static ProgramCounts,
     state: Mutex<State>,
     /// There is a call in the queue, or the end has come.
     ready: Condvar,
@@ -71,11 +74,16 @@ enum Next {
 
 impl Shared {
     /// Starts the threads. Where there is none to be had the program is down.
-    pub(super) fn start(name: &str, options: ProgramOptions, tie: fn(&mut Command)) -> Arc<Shared> {
+    pub(super) fn start(
+        name: &str,
+        options: ProgramOptions,
+        tie: fn(&mut Command),
+        counts: &'static ProgramCounts,
+    ) -> Arc<Shared> {
         let children = (0..options.children).map(|_| Standing::Up(None)).collect();
         let state = Mutex::new(State { queue: VecDeque::new(), busy: 0, children, is_closed: false });
         let (ready, closing) = (Condvar::new(), Condvar::new());
-        let shared = Arc::new(Shared { name: name.to_owned(), options, tie, state, ready, closing });
+        let shared = Arc::new(Shared { name: name.to_owned(), options, tie, counts, state, ready, closing });
         for number in 0..shared.options.children {
             let supervised = Arc::clone(&shared);
             let thread = thread::Builder::new().name(format!("program-{number}"));
@@ -90,6 +98,23 @@ impl Shared {
     /// # Errors
     /// `QueueFull`, and `ProgramDown` where no child is up.
     pub(super) fn submit(&self, call: Call) -> Result<(), Error> {
+        self.queue(call).inspect_err(|_| count(&self.counts.refusals, 1))
+    }
+
+    /// Nobody waits any more for a call that no child was asked: its time is over.
+    pub(super) fn gave_up(&self) {
+        count(&self.counts.refusals, 1);
+    }
+
+    /// How many children there are, and how many calls wait for one.
+    pub(super) fn standing(&self) -> (u64, u64) {
+        let state = self.lock();
+        let is_up = |child: &&Standing| matches!(child, Standing::Up(Some(_)));
+        let waits = |call: &&Call| !call.answer.is_closed();
+        (state.children.iter().filter(is_up).count() as u64, state.queue.iter().filter(waits).count() as u64)
+    }
+
+    fn queue(&self, call: Call) -> Result<(), Error> {
         let mut state = self.lock();
         if let Some(reason) = state.why_down() {
             return Err(Error::ProgramDown(reason));
@@ -133,8 +158,9 @@ impl Shared {
 
     /// The life of a child's thread.
     fn supervise(&self, number: usize) {
-        let mut back_off = BackOff::default();
+        let (mut back_off, mut is_first) = (BackOff::default(), true);
         while !self.lock().is_closed {
+            count(&self.counts.restarts, u64::from(!std::mem::replace(&mut is_first, false)));
             let who = self.who(number);
             let started = Child::start(who.clone(), &self.options, self.tie);
             let (delay, reason) = match started.and_then(|child| Ok((child.wire()?, child))) {
@@ -203,13 +229,17 @@ impl Shared {
             return Ok(());
         }
         call.in_flight.enter(RequestPhase::Handler);
+        count(&self.counts.calls, 1);
         let mut caller = Some(call.answer);
         // Whoever left meanwhile does not hear of it.
         let mut tell = |answer| caller.take().is_some_and(|caller| caller.send(answer).is_ok());
+        let mut is_late = false;
         let outcome = child.exchange(&call.line, &self.options, || {
+            count(&self.counts.timeouts, u64::from(!std::mem::replace(&mut is_late, true)));
             tell(Err(Error::TimedOut));
         });
         let fault = outcome.as_ref().err().copied();
+        count(&self.counts.failures, u64::from(fault.is_some() && !is_late));
         tell(outcome.map_err(|fault| match fault {
             Fault::Late => Error::TimedOut,
             Fault::Gone | Fault::NoJson | Fault::TooLong | Fault::OutOfStep => {
@@ -251,6 +281,7 @@ impl Shared {
         let Some(reason) = state.why_down() else { return };
         let refused = std::mem::take(&mut state.queue);
         drop(state);
+        count(&self.counts.refusals, refused.iter().filter(|call| !call.answer.is_closed()).count() as u64);
         for call in refused {
             let _ = call.answer.send(Err(Error::ProgramDown(reason.clone())));
         }
@@ -268,6 +299,10 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing that can panic runs under this lock")
     }
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Relaxed);
 }
 
 impl State {

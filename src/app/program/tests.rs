@@ -20,6 +20,10 @@ fn options(folder: &TempDir) -> ProgramOptions {
     ProgramOptions::new(["sh", "-c", SCRIPT]).folder(folder.path()).timeout(Duration::from_secs(30))
 }
 
+fn started(options: ProgramOptions) -> Program {
+    Program::start("test", options, |_| {}, Box::leak(Box::default()))
+}
+
 fn run(story: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(story);
 }
@@ -36,7 +40,7 @@ async fn wait_asked(folder: &Path, wanted: &str) {
 fn a_call_whose_caller_has_gone_never_starts() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
-        let program = Program::start("test", options(&folder), |_| {});
+        let program = started(options(&folder));
         let mut first = pin!(program.call::<_, u32>(&1));
         tokio::select! { answer = &mut first => panic!("{answer:?}"), () = wait_asked(folder.path(), "1\n") => {} }
         {
@@ -54,7 +58,7 @@ fn a_call_whose_caller_has_gone_never_starts() {
 fn a_full_queue_refuses_and_who_leaves_makes_room() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
-        let program = Program::start("test", options(&folder).queue(1), |_| {});
+        let program = started(options(&folder).queue(1));
         let mut first = pin!(program.call::<_, u32>(&1));
         tokio::select! { answer = &mut first => panic!("{answer:?}"), () = wait_asked(folder.path(), "1\n") => {} }
         let mut third = pin!(program.call::<_, u32>(&3));
@@ -75,7 +79,7 @@ fn nobody_waits_for_a_child_for_longer_than_timeout() {
     run(async {
         // The first call has all of the time to start, and the second finds no child.
         let timeout = Duration::from_millis(50);
-        let program = Program::start("test", options(&folder).timeout(timeout), |_| {});
+        let program = started(options(&folder).timeout(timeout));
         let (first, second) = tokio::join!(program.call::<_, u32>(&1), program.call::<_, u32>(&2));
         assert!(matches!(first, Err(Error::TimedOut)), "{first:?}");
         assert!(matches!(second, Err(Error::ProgramDown(_))), "{second:?}");
@@ -87,7 +91,7 @@ fn an_answer_of_another_shape_costs_nobody_the_child() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("go"), "").unwrap();
     run(async {
-        let program = Program::start("test", options(&folder), |_| {});
+        let program = started(options(&folder));
         let failed = program.call::<_, u32>("secret").await.unwrap_err();
         assert!(matches!(failed, Error::ProgramFailed(_)), "{failed:?}");
         assert!(!failed.to_string().contains("secret"), "{failed}");
@@ -101,7 +105,7 @@ fn an_answer_of_another_shape_costs_nobody_the_child() {
 fn a_program_that_is_closed_leaves_and_refuses() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
-        let program = Program::start("test", options(&folder), |_| {});
+        let program = started(options(&folder));
         let mut call = pin!(program.call::<_, u32>(&1));
         tokio::select! { answer = &mut call => panic!("{answer:?}"), () = wait_asked(folder.path(), "1\n") => {} }
         program.handle.0.close();
