@@ -57,6 +57,7 @@ fn app(worker: Worker) -> Router {
         .route("/cached", get(cached))
         .route("/value", get(value).post(set_value))
         .route("/page", get(page).layer(pages))
+        .route("/fresh", get(fresh))
         .route("/db", get(db))
         .route("/db/sleep", get(db_sleep))
         .route("/db/error", get(db_error))
@@ -303,6 +304,13 @@ async fn page(State(probe): State<Probe>) -> Result<(Extension<CacheTags>, Strin
     let value = value.map_or_else(|_| "0".to_owned(), |value| value.to_string_lossy().into_owned());
     probe.loads.fetch_add(1, Relaxed);
     Ok((Extension(CacheTags::new([VALUE_TAG])), value))
+}
+
+/// Tells how often this worker was asked for it, and says that caches may keep that for a while.
+async fn fresh(State(probe): State<Probe>) -> impl IntoResponse {
+    let count = probe.loads.fetch_add(1, Relaxed) + 1;
+    let fields = [(header::CACHE_CONTROL, "max-age=60"), (header::VARY, "accept-language")];
+    (fields, format!("{}-{count}", process::id()))
 }
 
 #[derive(Deserialize)]

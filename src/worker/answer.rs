@@ -53,7 +53,7 @@ impl<'a, S, F> Answering<'a, S, F> {
         let id = ids.map(|ids| ids.give(&mut request, watched.origin().is_trusted));
         let fields = Fields::of(request.headers());
         let settings = &watched.floor.settings;
-        let scheme = Scheme::of_connection(watched.tls.get().is_some());
+        let scheme = Scheme::of_connection(watched.tls.get().is_some() || watched.origin().is_secured);
         let told = forwarded::judge(&request, &fields, watched.origin(), scheme, settings);
         let ticket = Ticket::new(watched, &request, &fields, told.as_deref(), id);
         let has_body = !http_body::Body::is_end_stream(request.body());

@@ -56,6 +56,8 @@ pub(super) struct Origin {
     pub(super) peer: Peer,
     /// What the peer says of clients is believed.
     pub(super) is_trusted: bool,
+    /// A proxy has said, by the PROXY protocol, that the client came to it by TLS.
+    pub(super) is_secured: bool,
     /// As the access log has it; empty where there is none.
     pub(super) name: String,
 }
@@ -68,7 +70,8 @@ impl Origin {
             Peer::Unix => trust.covers_unix(),
         };
         let is_logged = settings.accesslog != LogTarget::Off;
-        Origin { peer, is_trusted, name: if is_logged { access_log::client(peer) } else { String::new() } }
+        let name = if is_logged { access_log::client(peer) } else { String::new() };
+        Origin { peer, is_trusted, is_secured: false, name }
     }
 }
 

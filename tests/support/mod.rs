@@ -5,6 +5,8 @@ pub mod cgroup;
 #[allow(dead_code, reason = "the soak asks for nothing")]
 pub mod ctl;
 pub mod dice;
+#[allow(dead_code, reason = "the soak has none")]
+pub mod front;
 pub mod http;
 pub mod load;
 pub mod postgres;

@@ -56,7 +56,7 @@ pub(super) fn judge<B>(
     scheme: Scheme,
     settings: &Settings,
 ) -> Option<Box<Verdict>> {
-    (fields.forwarding || !settings.root_path.is_empty()).then(|| {
+    (fields.forwarding || origin.is_secured || !settings.root_path.is_empty()).then(|| {
         let (uri, headers) = (request.uri(), request.headers());
         let mut client = ClientInfo::of_connection(origin.peer, uri, headers);
         client.scheme = scheme;

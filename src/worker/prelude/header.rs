@@ -132,7 +132,7 @@ fn step_binary(bytes: &[u8]) -> Result<Step, Malformed> {
     if command == 0x20 {
         return Ok(Step::Done(Client::Proxy));
     }
-    // Source and destination address, then the ports; behind them whatever else the proxy had to say, which is read over.
+    // Source and destination address, then the ports; behind them whatever else the proxy had to say: see `is_secured`.
     let client = match family {
         0x00 => Client::Hidden,
         0x11 => {
@@ -151,6 +151,32 @@ fn step_binary(bytes: &[u8]) -> Result<Step, Malformed> {
         _ => return Err(Malformed::Family),
     };
     Ok(Step::Done(client))
+}
+
+/// Whether the client came to the proxy by TLS, as a whole header of version 2 has it that announces a client.
+pub(super) fn is_secured(header: &[u8]) -> bool {
+    /// PP2_TYPE_SSL, whose first byte's lowest bit is PP2_CLIENT_SSL.
+    const TLS: u8 = 0x20;
+    let Some((&[.., 0x21, family, _, _], rest)) = header.split_first_chunk::<FIXED>() else { return false };
+    let addresses = match family {
+        0x11 => 12,
+        0x21 => 36,
+        0x31 => 216,
+        _ => 0,
+    };
+    // Each addition is its kind, its length in two bytes, and so many bytes. What is not whole says nothing.
+    let mut rest = rest.get(addresses..).unwrap_or_default();
+    while let Some((&[kind, high, low], more)) = rest.split_first_chunk::<3>() {
+        let Some((value, behind)) = more.split_at_checked(usize::from(u16::from_be_bytes([high, low])))
+        else {
+            return false;
+        };
+        if kind == TLS {
+            return value.first().is_some_and(|bits| bits & 1 == 1);
+        }
+        rest = behind;
+    }
+    false
 }
 
 #[cfg(test)]
@@ -259,6 +285,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_client_came_by_tls_where_the_header_says_so() {
+        let v4 = |additions: &[u8]| binary(0x21, 0x11, &[&V4, additions].concat());
+        let tls = [0x20, 0, 5, 0x01, 0, 0, 0, 0];
+        let table: Vec<(Vec<u8>, bool)> = vec![
+            (v4(&tls), true),
+            (v4(&[&[0x04, 0, 2, 9, 9], tls.as_slice()].concat()), true),
+            (binary(0x21, 0x00, &tls), true),
+            (binary(0x21, 0x21, &[[0; 36].as_slice(), &tls].concat()), true),
+            (binary(0x21, 0x31, &[[0; 216].as_slice(), &tls].concat()), true),
+            (v4(&[]), false),
+            (v4(&[0x20, 0, 5, 0x00, 0, 0, 0, 0]), false),
+            (v4(&[0x20, 0, 0]), false),
+            (v4(&[0x04, 0, 8, 0x20, 0, 5, 0x01, 0, 0, 0, 0]), false),
+            (v4(&tls[..7]), false),
+            (v4(&[&[0x04, 0xff, 0xff], tls.as_slice()].concat()), false),
+            (binary(0x20, 0x11, &[&V4, tls.as_slice()].concat()), false),
+            ("PROXY TCP4 1.2.3.4 127.0.0.1 4097 80\r\n".into(), false),
+        ];
+        for (header, secured) in table {
+            assert_eq!(is_secured(&header), secured, "{header:?}");
+        }
+    }
+
     proptest! {
         /// No bytes are too much for it, and it never asks for more than a header can have.
         #[test]
@@ -270,6 +320,7 @@ mod tests {
             };
             let (_, taken) = take(&stream, ProxyProtocol::Auto);
             prop_assert!(taken <= stream.len());
+            is_secured(&stream);
             for end in 0..stream.len() {
                 match step(&stream[..end], ProxyProtocol::Auto) {
                     Ok(Step::Bytes(count)) => prop_assert!(count > 0 && end + count <= FIXED + MAX_REST),

@@ -8,7 +8,7 @@ use super::connection::Origin;
 use super::stream::Shared;
 use crate::app::Peer;
 use crate::config::{ProxyProtocol, Settings};
-use header::{Client, MAX_LINE, Step, step};
+use header::{Client, MAX_LINE, Step, is_secured, step};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -44,10 +44,14 @@ pub(super) async fn read(stream: &Shared, peer: Peer, floor: &Floor) -> Option<O
     let read = timeout(TIME, read_header(stream, settings.proxy_protocol));
     let fault = match read.await.unwrap_or(Err(Fault::Late)) {
         // A connection of the proxy's own, such as a health check.
-        Ok(Client::Proxy) => return Some(Origin::of(peer, settings)),
-        Ok(Client::At(addr)) => return Some(Origin::of(Peer::Tcp(addr), settings)),
+        Ok((Client::Proxy, _)) => return Some(Origin::of(peer, settings)),
+        Ok((Client::At(addr), is_secured)) => {
+            return Some(Origin { is_secured, ..Origin::of(Peer::Tcp(addr), settings) });
+        }
         // Whoever that is, it is not somebody who is believed.
-        Ok(Client::Hidden) => return Some(Origin { is_trusted: false, ..Origin::of(Peer::Unix, settings) }),
+        Ok((Client::Hidden, is_secured)) => {
+            return Some(Origin { is_trusted: false, is_secured, ..Origin::of(Peer::Unix, settings) });
+        }
         Err(fault) => fault,
     };
     let reason = match fault {
@@ -61,11 +65,12 @@ pub(super) async fn read(stream: &Shared, peer: Peer, floor: &Floor) -> Option<O
     None
 }
 
-async fn read_header(stream: &Shared, versions: ProxyProtocol) -> Result<Client, Fault> {
+/// The client, and whether he came to the proxy by TLS.
+async fn read_header(stream: &Shared, versions: ProxyProtocol) -> Result<(Client, bool), Fault> {
     let mut bytes = Vec::with_capacity(MAX_LINE);
     loop {
         let exactly = match step(&bytes, versions).map_err(Fault::Malformed)? {
-            Step::Done(client) => return Ok(client),
+            Step::Done(client) => return Ok((client, is_secured(&bytes))),
             Step::Bytes(count) => count,
             // How long a line is shows at its end. So one byte is waited for, and what lies behind it is looked at first.
             Step::Line => {
