@@ -52,7 +52,9 @@ where
 /// Runs the stock app: what the `[[route]]` tables of the config file declare, or a welcome page.
 pub fn run_stock() -> ExitCode {
     let app = |worker| app::routes::build(&worker);
-    serve(&Plan { kind: AppKind::Stock, settings: None, preload: None, hooks: Hooks::default(), app })
+    let mut hooks = Hooks::default();
+    hooks.add_warm_up(app::routes::prove_on_trial);
+    serve(&Plan { kind: AppKind::Stock, settings: None, preload: None, hooks, app })
 }
 
 /// What is served, and how.
@@ -112,10 +114,12 @@ where
     match mode {
         Mode::CheckConfig => {
             let proof = app::routes::prove(&settings);
-            let warnings = settings.warnings().iter().chain(&proof.warnings);
+            let of_proof = proof.warnings();
+            let warnings = settings.warnings().iter().chain(&of_proof);
             warnings.for_each(|warning| eprintln!("ferricorn: {warning}"));
             if !proof.problems.is_empty() {
-                return refuse(&proof.problems.join("\n"));
+                let problems: Vec<String> = proof.problems.iter().map(ToString::to_string).collect();
+                return refuse(&problems.join("\n"));
             }
             println!("the settings are valid");
         }
@@ -193,7 +197,7 @@ where
         },
         preload: plan.preload,
         work: &|post| {
-            let master::Post { slot, settings, board, listeners, offers, bell } = post;
+            let master::Post { slot, settings, board, listeners, offers, bell, is_on_trial } = post;
             // On trial, a worker logs where its own settings say, and the master still where the old ones say.
             if let Err(error) = logging::open(&settings.errorlog, settings.loglevel, None) {
                 log::error!("error log could not be opened error=\"{error}\"");
@@ -201,7 +205,7 @@ where
             }
             let offers = offers.map(|offers| worker::Offers { offers, take: master::receive });
             let tickets = tickets.clone();
-            let post = worker::Post { slot, settings, board, tickets, listeners, offers, bell };
+            let post = worker::Post { slot, settings, board, tickets, listeners, offers, bell, is_on_trial };
             worker::work(post, &plan.hooks, &plan.app, master::unblock_signals, master::tie)
         },
         admin: &|post| {

@@ -43,29 +43,56 @@ struct Inner {
     caches: Mutex<HashMap<String, Box<dyn Any + Send + Sync>>>,
     programs: Programs,
     draining: watch::Sender<bool>,
+    is_on_trial: bool,
 }
 
 impl Worker {
     /// Connects to nothing and starts no handler thread: both come at first need. `tie` has what a command starts die with the
     /// thread that starts it.
-    pub(crate) fn new(slot: u32, settings: Arc<Settings>, board: Board, tie: fn(&mut Command)) -> Worker {
+    pub(crate) fn new(
+        slot: u32,
+        settings: Arc<Settings>,
+        board: Board,
+        is_on_trial: bool,
+        tie: fn(&mut Command),
+    ) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let database = Database::new(&settings, slot, board, &threads);
-        Worker::of(slot, settings, board, threads, database, Programs::new(tie, board, slot))
+        Worker::of(slot, settings, board, is_on_trial, threads, database, Programs::new(tie, board, slot))
     }
 
     fn of(
         slot: u32,
         settings: Arc<Settings>,
         board: Board,
+        is_on_trial: bool,
         threads: Arc<Threads>,
         database: Option<Database>,
         programs: Programs,
     ) -> Worker {
         let (caches, draining) = (Mutex::default(), watch::Sender::new(false));
         Worker {
-            inner: Arc::new(Inner { slot, settings, board, threads, database, caches, programs, draining }),
+            inner: Arc::new(Inner {
+                slot,
+                settings,
+                board,
+                threads,
+                database,
+                caches,
+                programs,
+                draining,
+                is_on_trial,
+            }),
         }
+    }
+
+    /// Whether a reload hangs on this worker's becoming ready.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.inner.is_on_trial
+    }
+
+    pub(crate) fn board(&self) -> Board {
+        self.inner.board
     }
 
     /// The number of this worker's seat, from 0.
@@ -293,6 +320,6 @@ impl Worker {
     pub(crate) fn stub(settings: Settings, database: Option<Database>) -> Worker {
         let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let board = Board::stub(4);
-        Worker::of(3, Arc::new(settings), board, threads, database, Programs::new(|_| {}, board, 3))
+        Worker::of(3, Arc::new(settings), board, false, threads, database, Programs::new(|_| {}, board, 3))
     }
 }

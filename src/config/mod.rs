@@ -194,6 +194,8 @@ pub enum DatabaseUrl {
 #[derive(Clone, Debug)]
 pub struct CacheSettings {
     pub capacity: usize,
+    /// Of each route's cache; 0: no bound.
+    pub max_bytes: usize,
     pub ttl: Duration,
     /// Tags reach other servers, too, through the database.
     pub notify: bool,
@@ -308,7 +310,7 @@ impl Settings {
                 statement_timeout: Duration::ZERO,
                 setup: None,
             },
-            cache: CacheSettings { capacity: 0, ttl: Duration::ZERO, notify: false },
+            cache: CacheSettings { capacity: 0, max_bytes: 0, ttl: Duration::ZERO, notify: false },
             admin: AdminSettings { bind: AdminBind::Off, control: AdminBind::Off },
             templates: TemplateSettings { folder: None },
             routes: Vec::new(),

@@ -841,6 +841,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         "Entries of each cache of each worker; beyond it the least recently used go."
     ),
     row!(
+        "cache.max_bytes",
+        None,
+        ["cache-max-bytes"],
+        "\"64MiB\"",
+        v::size,
+        any,
+        [cache.max_bytes],
+        v::show_size,
+        "a size such as 512KiB, 64MiB; 0 switches it off",
+        "Bytes of the cache of each route of the stock app, in each worker: values, heads, bodies, and 300 for what an entry costs beside them. Beyond it the least recently used go, and an answer that is larger alone is not kept."
+    ),
+    row!(
         "cache.ttl",
         None,
         ["cache-ttl"],

@@ -33,6 +33,10 @@ impl Master<'_> {
         self.trial.as_ref().filter(|_| generation > *current).unwrap_or(serving)
     }
 
+    fn is_on_trial(&self, generation: Generation) -> bool {
+        self.trial.is_some() && generation > self.current.0
+    }
+
     fn nursery(&mut self, generation: Generation) -> &mut Option<Nursery> {
         let (current, serving) = &mut self.current;
         &mut self.trial.as_mut().filter(|_| generation > *current).unwrap_or(serving).nursery
@@ -49,13 +53,14 @@ impl Master<'_> {
     fn outfit(&mut self, slot: SlotId, generation: Generation) -> io::Result<Outfit> {
         let mut listeners = self.era(generation).sockets.share()?;
         listeners.extend(self.queues.assign(slot, generation, self.arbiter.wanted())?);
-        Ok(Outfit { listeners, offers: self.queues.workers_end()?, bell: self.ears.workers_bell()? })
+        let (offers, bell) = (self.queues.workers_end()?, self.ears.workers_bell()?);
+        Ok(Outfit { listeners, offers, bell, is_on_trial: self.is_on_trial(generation) })
     }
 
     fn fork_worker(&mut self, slot: SlotId, generation: Generation) -> io::Result<Pid> {
-        let Outfit { listeners, offers, bell } = self.outfit(slot, generation)?;
+        let Outfit { listeners, offers, bell, is_on_trial } = self.outfit(slot, generation)?;
         let settings = self.era(generation).settings.clone();
-        let post = Post { slot, settings, board: self.board, listeners, offers, bell };
+        let post = Post { slot, settings, board: self.board, listeners, offers, bell, is_on_trial };
         self.fork(&format!("w{slot}"), |roles| (roles.work)(post))
     }
 

@@ -95,6 +95,8 @@ pub(crate) struct Post {
     pub(crate) offers: Option<UnixDatagram>,
     /// A byte written here makes the master look at the board; its end says that the master is gone.
     pub(crate) bell: UnixStream,
+    /// It is the one on which a reload is tried.
+    pub(crate) is_on_trial: bool,
 }
 
 /// What the admin process starts with.

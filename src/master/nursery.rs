@@ -78,6 +78,7 @@ pub(super) struct Outfit {
     pub(super) listeners: Vec<OwnedFd>,
     pub(super) offers: Option<UnixDatagram>,
     pub(super) bell: UnixStream,
+    pub(super) is_on_trial: bool,
 }
 
 impl Nursery {
@@ -134,6 +135,7 @@ impl Nursery {
         }
         let mut message = slot.to_le_bytes().to_vec();
         message.push(u8::from(offers.is_some()));
+        message.push(u8::from(outfit.is_on_trial));
         let rights = [ControlMessage::ScmRights(&fds)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         sendmsg::<()>(self.link.as_raw_fd(), &[IoSlice::new(&message)], &rights, flags, None)?;
@@ -229,8 +231,8 @@ pub(super) fn tend(
                 return 0;
             }
             drop(leave);
-            let Outfit { listeners, offers, bell } = outfit;
-            work(Post { slot, settings: settings.clone(), board, listeners, offers, bell })
+            let Outfit { listeners, offers, bell, is_on_trial } = outfit;
+            work(Post { slot, settings: settings.clone(), board, listeners, offers, bell, is_on_trial })
         });
         if let Err(error) = born {
             log::error!("worker could not be forked slot={slot} error=\"{error}\"");
@@ -253,7 +255,7 @@ const LOAD_FAILED: i32 = 1;
 /// # Errors
 /// `UnexpectedEof` where the master has closed its end.
 fn asked(link: BorrowedFd<'_>) -> io::Result<(SlotId, UnixStream, Outfit)> {
-    let mut word = [0; 5];
+    let mut word = [0; 6];
     let mut bytes = [IoSliceMut::new(&mut word)];
     let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let message = recvmsg::<()>(link.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
@@ -263,13 +265,14 @@ fn asked(link: BorrowedFd<'_>) -> io::Result<(SlotId, UnixStream, Outfit)> {
         _ => None,
     });
     let mut fds = rights.unwrap_or_default().into_iter().map(process::own);
-    let [slot @ .., has_offers] = word;
+    let [slot @ .., has_offers, is_on_trial] = word;
     let (leave, bell) = (fds.next(), fds.next());
     let offers = if has_offers == 1 { fds.next().map(UnixDatagram::from) } else { None };
     let listeners = fds.collect();
     match (leave, bell, length) {
-        (Some(leave), Some(bell), 5) => {
-            Ok((SlotId::from_le_bytes(slot), leave.into(), Outfit { listeners, offers, bell: bell.into() }))
+        (Some(leave), Some(bell), 6) => {
+            let outfit = Outfit { listeners, offers, bell: bell.into(), is_on_trial: is_on_trial == 1 };
+            Ok((SlotId::from_le_bytes(slot), leave.into(), outfit))
         }
         (_, _, _) => Err(ErrorKind::UnexpectedEof.into()),
     }

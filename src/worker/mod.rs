@@ -65,6 +65,8 @@ pub(crate) struct Post {
     pub(crate) listeners: Vec<OwnedFd>,
     pub(crate) offers: Option<Offers>,
     pub(crate) bell: UnixStream,
+    /// A reload hangs on it.
+    pub(crate) is_on_trial: bool,
 }
 
 /// Where the master offers queues in which something waits and that nobody serves.
@@ -159,7 +161,8 @@ pub(crate) fn work<S: HttpService>(
         .build();
     let result = runtime.and_then(|runtime| {
         logging::log_panics();
-        let worker = Worker::new(post.slot, Arc::new(post.settings.clone()), post.board, tie);
+        let worker =
+            Worker::new(post.slot, Arc::new(post.settings.clone()), post.board, post.is_on_trial, tie);
         runtime.block_on(live(post, worker.clone(), hooks, app, unblock))?;
         hooks.run(Moment::Exit, &worker);
         worker.shut_down();

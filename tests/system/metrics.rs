@@ -311,6 +311,44 @@ fn what_becomes_of_calls_to_a_program_is_counted_over_the_ends_of_workers() {
 }
 
 #[test]
+fn routes_keep_at_most_max_bytes_of_keys_heads_bodies_and_entries() {
+    let routes = "[database]\nurl = 'sqlite:goods.db'\n[cache]\nmax_bytes = '8KiB'\n[[route]]\npath = '/goods/{text}'\n\
+                  sql = 'select hex(zeroblob(:size)) as body, length(:text) as n'\nparams = { text = 'text', size = 'integer' }\ncache = '1h'\n";
+    let program = Program::stock().config(routes).workers(1);
+    let mut server = program.args("--admin-bind 127.0.0.1:0").start();
+    let ask = |text: &str, size: usize| {
+        let answer = server.get(&format!("/goods/{text}?size={size}"));
+        assert_eq!((answer.status, answer.text().len() > 2 * size), (200, true));
+    };
+    let told = || {
+        let told =
+            figures(&server, "cache", "route /goods/{text}", &["entries", "bytes", "evictions", "hits"]);
+        <[f64; 4]>::try_from(told).unwrap()
+    };
+    ask("a", 1);
+    let [_, small, ..] = told();
+    assert!((500.0..1500.0).contains(&small), "an entry, its fields and its place count: {small}");
+    ask("b", 501);
+    assert_eq!(told()[1], small * 2.0 + 1000.0, "so does the body, which is twice as long");
+    ask(&"c".repeat(301), 1);
+    assert_eq!(told()[1], small * 3.0 + 1302.0, "and so does the key, whose length is in the body");
+    assert_eq!(told()[0], 3.0);
+    ask("d", 5000);
+    assert_eq!(told()[0], 3.0, "one that is larger alone is not kept");
+    ask("d", 5000);
+    assert_eq!(told()[3], 0.0);
+    for number in 0..20 {
+        ask(&format!("e{number}"), 1);
+    }
+    let [entries, bytes, evictions, _] = told();
+    assert!(bytes <= 8192.0 && bytes > 8192.0 - 2.0 * small && evictions > 3.0, "{bytes} {evictions}");
+    assert_eq!(entries + evictions, 23.0);
+    ask("e19", 1);
+    assert_eq!(told()[3], 1.0, "the last one is there");
+    server.stop();
+}
+
+#[test]
 fn what_each_cache_does_is_counted_over_the_ends_of_workers() {
     let routes = "[database]\nurl = 'sqlite:goods.db'\n[cache]\ncapacity = 2\n[[route]]\npath = '/goods/{id}'\n\
                   sql = 'select :id as id'\nparams = { id = 'integer' }\ncache = '1h'\n";

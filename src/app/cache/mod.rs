@@ -16,6 +16,7 @@ pub use tagged::{MAX_TAGS, TaggedCache};
 
 pub(crate) use entries::{Found, Lifetime};
 pub(crate) use fill::{Filled, Loaded};
+pub(crate) use options::ENTRY_BYTES;
 pub(crate) use watch::{Invalidation, tag_slot};
 
 use crate::scoreboard::{CacheCounts, Generations, Slot};

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// How long that there is no such thing is good, unless told otherwise.
 const ABSENT_TTL: Duration = Duration::from_secs(1);
 
+/// What an entry costs beside what is weighed of it, about: the entry itself, its place in the table and in the order of use,
+/// and what the allocator adds.
+pub(crate) const ENTRY_BYTES: usize = 300;
+
 /// How much a cache keeps in each worker, and for how long.
 ///
 /// ```
@@ -59,8 +63,8 @@ impl<K, V> CacheOptions<K, V> {
         self
     }
 
-    /// At most so many bytes, by what `weigh` says of each entry; what the cache itself needs, some 200 bytes an entry, is
-    /// not counted. One entry that is heavier is not kept. The default is no limit.
+    /// At most so many bytes, by what `weigh` says of each entry; what the cache itself needs, some 300 bytes an entry, is
+    /// not counted unless `weigh` does. One entry that is heavier is not kept. The default is no limit.
     #[must_use]
     pub fn max_bytes(mut self, max_bytes: usize, weigh: fn(&K, &V) -> usize) -> CacheOptions<K, V> {
         self.max_bytes = max_bytes;

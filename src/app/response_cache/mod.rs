@@ -18,7 +18,7 @@ pub use body::CachedBody;
 pub use options::ResponseCacheOptions;
 pub(super) use page::Page as KeptPage;
 
-use super::cache::{Cache, CacheOptions, Found, MAX_TAGS, tag_slot};
+use super::cache::{Cache, CacheOptions, ENTRY_BYTES, Found, MAX_TAGS, tag_slot};
 use crate::app::Worker;
 use crate::scoreboard::Slot;
 use ask::{Ask, Wish};
@@ -100,7 +100,8 @@ impl ResponseCacheLayer {
 }
 
 fn weigh(key: &Key, kept: &Kept) -> usize {
-    key.bytes()
+    ENTRY_BYTES
+        + key.bytes()
         + match kept {
             Kept::Page(page) => page.bytes(),
             Kept::Varies(names) => names.iter().map(|name| name.as_str().len()).sum(),

@@ -74,7 +74,7 @@ impl ResponseCacheOptions {
         self
     }
 
-    /// How many bytes of heads and bodies are kept; the default is 16 MiB.
+    /// How many bytes of heads and bodies are kept, about 300 for each response counted in; the default is 16 MiB.
     #[must_use]
     pub fn max_bytes(mut self, max_bytes: usize) -> ResponseCacheOptions {
         self.max_bytes = max_bytes;

@@ -89,7 +89,7 @@ impl Page {
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::app) fn bytes(&self) -> usize {
         self.bytes
     }
 

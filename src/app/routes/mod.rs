@@ -4,7 +4,7 @@
 //! A request's way: `guard` looks at what is common to all routes (tokens, limits) and hands it to the route's kind:
 //! `text`, `redirect`, `files`, `program`, or `sql` and `template`. For the last three `input` takes the parameters.
 //! Where that fails, `refusal` is the response. `check` has looked at the routes before anything was started, and `prove`
-//! tries their statements on the database when asked to.
+//! tries their statements on the database when asked to, and when a reload is on trial.
 
 mod check;
 mod files;
@@ -23,7 +23,7 @@ mod value;
 mod welcome;
 
 pub(crate) use check::check;
-pub(crate) use prove::prove;
+pub(crate) use prove::{prove, prove_on_trial};
 
 use crate::app::Worker;
 use crate::config::{Kind, Route, Settings};

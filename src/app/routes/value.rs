@@ -53,6 +53,15 @@ impl Value {
         }
     }
 
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let text = match self {
+            Value::Text(text) => text.len(),
+            Value::Null | Value::Integer(_) | Value::Number(_) | Value::Boolean(_) => 0,
+        };
+        size_of::<Value>() + text
+    }
+
     pub(super) fn to_json(&self) -> serde_json::Value {
         match self {
             Value::Null => serde_json::Value::Null,

@@ -7,7 +7,9 @@
 
 use super::super::input::Values;
 use super::super::refusal::Refusal;
+use super::super::value::Value;
 use super::Endpoint;
+use crate::app::cache::ENTRY_BYTES;
 use crate::app::response_cache::KeptPage;
 use crate::app::{Body, CacheOptions, CachedBody, TaggedCache, Worker};
 use crate::config::Route;
@@ -29,7 +31,9 @@ pub(super) struct Pages {
 
 impl Pages {
     pub(super) fn new(worker: &Worker, route: &Route) -> Pages {
-        let options = CacheOptions::new(worker.settings().cache.capacity, route.cache);
+        let of_caches = &worker.settings().cache;
+        let max_bytes = if of_caches.max_bytes == 0 { usize::MAX } else { of_caches.max_bytes };
+        let options = CacheOptions::new(of_caches.capacity, route.cache).max_bytes(max_bytes, weigh);
         let cache = worker.cache_with(&format!("route {}", route.path), options).tagged(&route.tags);
         Pages { cache, ttl: route.cache }
     }
@@ -62,6 +66,10 @@ impl Pages {
         }
         endpoint.shared.worker.blocking(move || keep(body)).await.map_err(Refusal::Database)
     }
+}
+
+fn weigh(values: &Values, page: &Arc<KeptPage>) -> usize {
+    ENTRY_BYTES + values.iter().map(Value::bytes).sum::<usize>() + page.bytes()
 }
 
 /// Those of a request that an answer without a date of change can meet.

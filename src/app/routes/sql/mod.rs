@@ -89,13 +89,18 @@ pub(super) struct Prepared {
     picks: Vec<usize>,
 }
 
-/// Why a database does not take a statement.
-pub(super) struct Unproved {
-    /// How many lines below the statement's first.
-    pub(super) line: usize,
-    pub(super) what: String,
-    /// Something is missing that a setup script could make.
-    pub(super) may_come: bool,
+/// Why it is not proved that a database takes a statement.
+pub(super) enum Unproved {
+    /// It does not.
+    Wrong {
+        /// How many lines below the statement's first.
+        line: usize,
+        what: String,
+        /// Something is missing that a setup script could make.
+        may_come: bool,
+    },
+    /// It did not say: it has gone, is busy, or has no room.
+    Untried(String),
 }
 
 /// Where the statements will run; `None` without a database.

@@ -138,11 +138,9 @@ fn refusal(error: &rusqlite::Error) -> Option<Refusal> {
 /// Whether SQLite takes the statement. What type a value has is not known before it runs.
 pub(in crate::app::routes) fn prove(session: &SqliteSession, prepared: &Prepared) -> Result<(), Unproved> {
     let statement = session.prepare(&prepared.text).map_err(|error| refused(&error, &prepared.text))?;
-    Rows::new(statement.column_names().into_iter(), false, None).map(drop).map_err(|Broken(what)| Unproved {
-        line: 0,
-        what,
-        may_come: false,
-    })
+    Rows::new(statement.column_names().into_iter(), false, None)
+        .map(drop)
+        .map_err(|Broken(what)| Unproved::Wrong { line: 0, what, may_come: false })
 }
 
 fn refused(error: &rusqlite::Error, sql: &str) -> Unproved {
@@ -151,13 +149,14 @@ fn refused(error: &rusqlite::Error, sql: &str) -> Unproved {
             let before = usize::try_from(*offset).ok().and_then(|end| sql.as_bytes().get(..end));
             let line = before.map_or(0, |text| text.iter().filter(|&&byte| byte == b'\n').count());
             let may_come = ["no such table", "no such column"].iter().any(|what| msg.starts_with(what));
-            Unproved { line, what: msg.clone(), may_come }
+            Unproved::Wrong { line, what: msg.clone(), may_come }
         }
-        // Not our enum; SQLite says by the message alone that a table is missing.
-        other => {
+        // SQLite says by the message alone that a table is missing.
+        other if other.sqlite_error_code() == Some(ErrorCode::Unknown) => {
             let what = other.to_string();
-            Unproved { line: 0, may_come: what.starts_with("no such"), what }
+            Unproved::Wrong { line: 0, may_come: what.starts_with("no such"), what }
         }
+        other => Unproved::Untried(other.to_string()),
     }
 }
 

@@ -10,13 +10,17 @@ use crate::app::routes::value::Value;
 use crate::config::{Param, ParamKind, Scalar};
 use postgres::error::{ErrorPosition, SqlState};
 
+/// Classes of errors that say how the server stands: connection, resources, an operator, a lock, a timeout, the system.
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+const NOT_OF_THE_STATEMENT: [&str; 8] = ["08", "40", "53", "55", "57", "58", "F0", "XX"];
+
 pub(in crate::app::routes) fn prove(
     session: &mut PostgresSession,
     prepared: &Prepared,
     params: &[Param],
 ) -> Result<(), Unproved> {
     let statement = session.prepare(&prepared.text).map_err(|error| refused(&error, &prepared.text))?;
-    let broken = |Broken(what): Broken| Unproved { line: 0, what, may_come: false };
+    let broken = |Broken(what): Broken| Unproved::Wrong { line: 0, what, may_come: false };
     for (name, kind) in prepared.names.iter().zip(statement.params()) {
         let Some(param) = params.iter().find(|param| param.name == *name) else { continue };
         match Encoded::new(&sample(param.kind), kind) {
@@ -42,8 +46,11 @@ fn sample(kind: ParamKind) -> Value {
 
 fn refused(error: &postgres::Error, sql: &str) -> Unproved {
     let Some(refusal) = error.as_db_error() else {
-        return Unproved { line: 0, what: error.to_string(), may_come: true };
+        return Unproved::Untried(error.to_string());
     };
+    if NOT_OF_THE_STATEMENT.iter().any(|class| refusal.code().code().starts_with(class)) {
+        return Unproved::Untried(refusal.message().into());
+    }
     let line = match refusal.position() {
         // In characters, from 1.
         Some(ErrorPosition::Original(position)) => {
@@ -59,5 +66,5 @@ fn refused(error: &postgres::Error, sql: &str) -> Unproved {
         SqlState::INVALID_SCHEMA_NAME,
     ];
     let may_come = comes_with_tables.contains(refusal.code());
-    Unproved { line, what: refusal.message().into(), may_come }
+    Unproved::Wrong { line, what: refusal.message().into(), may_come }
 }
