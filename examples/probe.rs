@@ -12,14 +12,20 @@ use bytes::Bytes;
 use ferricorn::{
     Body, Cache, CacheTags, ClientInfo, Database, Deadline, Error, ResponseCacheOptions, TlsInfo, Worker,
 };
+use http_body::Frame;
 use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 
 /// `/bytes` gives no more: 64 MiB.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -48,6 +54,7 @@ fn app(worker: Worker) -> Router {
         .route("/block", get(block))
         .route("/spin", get(spin))
         .route("/bytes", get(bytes))
+        .route("/stream", get(stream))
         .route("/headers", any(headers))
         .route("/ready", get(ready))
         .route("/reloads", get(reloads))
@@ -68,6 +75,7 @@ fn app(worker: Worker) -> Router {
         .route("/leak", any(leak))
         .route("/hold", any(hold))
         .route("/silence", get(silence))
+        .route("/flood", get(flood))
         .route("/panic", any(async || -> () { panic!("asked to panic") }))
         // The server has a limit of its own, which is what is tested.
         .layer(DefaultBodyLimit::disable())
@@ -189,6 +197,30 @@ async fn bytes(Query(Count { n }): Query<Count>) -> Response {
     vec![b'x'; n].into_response()
 }
 
+/// As many bytes, in pieces that cost no memory.
+async fn stream(Query(Count { n }): Query<Count>) -> Response {
+    Response::new(axum::body::Body::new(Pieces { left: n }))
+}
+
+struct Pieces {
+    left: usize,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        static PIECE: [u8; 16 * 1024] = [b'x'; 16 * 1024];
+        let piece = &PIECE[..self.left.min(PIECE.len())];
+        self.left -= piece.len();
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(Bytes::from_static(piece)))))
+    }
+}
+
 #[derive(Deserialize)]
 struct Exit {
     code: i32,
@@ -232,6 +264,18 @@ async fn silence(mut request: Request) -> Response {
         drop(held);
     });
     let fields = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "silence")];
+    (StatusCode::SWITCHING_PROTOCOLS, fields).into_response()
+}
+
+/// Changes to a protocol in which one side talks for ever.
+async fn flood(mut request: Request) -> Response {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async {
+        let Ok(upgraded) = upgrade.await else { return };
+        let mut stream = TokioIo::new(upgraded);
+        while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
+    });
+    let fields = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "flood")];
     (StatusCode::SWITCHING_PROTOCOLS, fields).into_response()
 }
 
@@ -403,10 +447,20 @@ fn database(probe: &Probe) -> Result<Database, Error> {
     probe.worker.database().ok_or_else(|| Error::Other("start the probe with --database-url".into()))
 }
 
+#[derive(Deserialize)]
+struct Upload {
+    /// How long it is busy with the first piece.
+    #[serde(default)]
+    ms: u64,
+}
+
 /// Counts the bytes as they come and keeps none.
-async fn upload(mut body: Body) -> Response {
+async fn upload(Query(Upload { ms }): Query<Upload>, mut body: Body) -> Response {
     let mut count = 0;
     while let Some(frame) = body.frame().await {
+        if count == 0 && ms > 0 {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
         match frame {
             Ok(frame) => count += frame.data_ref().map_or(0, Bytes::len),
             Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),

@@ -70,6 +70,9 @@ pub struct Settings {
     pub max_worker_memory: u64,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
+    /// Bytes a second; 0: any rate will do.
+    pub min_body_rate: u64,
+    pub send_timeout: Duration,
     pub limit_request_line: usize,
     pub limit_request_fields: usize,
     pub limit_request_field_size: usize,
@@ -274,6 +277,8 @@ impl Settings {
             max_worker_memory: 0,
             header_timeout: Duration::ZERO,
             body_timeout: Duration::ZERO,
+            min_body_rate: 0,
+            send_timeout: Duration::ZERO,
             limit_request_line: 0,
             limit_request_fields: 0,
             limit_request_field_size: 0,

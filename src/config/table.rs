@@ -382,7 +382,31 @@ pub(super) static SETTINGS: &[Setting] = &[
         [body_timeout],
         v::show_duration,
         DURATION,
-        "How long a request's body may take before it must have come at 1 KiB/s on average; else 408."
+        "How long a request's body may take before it must have come at min_body_rate on average; else 408. What the app takes does not count."
+    ),
+    row!(
+        "min_body_rate",
+        None,
+        ["min-body-rate"],
+        "\"1KiB\"",
+        v::size,
+        |n: &u64| *n <= 1 << 30,
+        [min_body_rate],
+        v::show_size,
+        "a size such as 512, 1KiB, up to 1GiB; 0 switches it off",
+        "How much of a request's body must come in a second, on average, once it has taken body_timeout."
+    ),
+    row!(
+        "send_timeout",
+        None,
+        ["send-timeout"],
+        "\"60s\"",
+        v::duration,
+        to_a_day,
+        [send_timeout],
+        v::show_duration,
+        DURATION,
+        "How long a client may take nothing of what it is sent, before it is cut off. One that takes some, however slowly, is not."
     ),
     row!(
         "limit_request_line",

@@ -20,7 +20,7 @@ pub(crate) use generations::{Generations, Moment, Slot, SlotHasher};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests, SeenRequest};
 pub(crate) use named::{CacheCounts, Place as NamedPlace, ProgramCounts};
 pub(crate) use standing::{Reason, Standing, Tenure};
-pub(crate) use tally::{Tally, Waits};
+pub(crate) use tally::{Slow, Tally, Waits};
 pub(crate) use tokens::{Held, Lost, Tokens};
 
 use log::LevelFilter;

@@ -24,6 +24,17 @@ pub(crate) struct Tally {
     accept_errors: AtomicU64,
     proxy_refusals: AtomicU64,
     handshake_failures: AtomicU64,
+    /// Clients that were cut off, in the order of `Slow`.
+    cut: [AtomicU64; 3],
+}
+
+/// What a client that was cut off was too slow with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Slow {
+    Head,
+    Body,
+    /// Taking its answer.
+    Answer,
 }
 
 /// How long something took, each time; any thread may add to it.
@@ -80,6 +91,10 @@ impl Tally {
         add(&self.handshake_failures, 1);
     }
 
+    pub(crate) fn cut(&self, slow: Slow) {
+        add(&self.cut[slow as usize], 1);
+    }
+
     pub(super) fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
         let Tally {
             answers,
@@ -90,10 +105,11 @@ impl Tally {
             accept_errors,
             proxy_refusals,
             handshake_failures,
+            cut,
         } = self;
         let single =
             [body_bytes, latency_micros, accepted, accept_errors, proxy_refusals, handshake_failures];
-        answers.iter().chain(latencies).chain(single)
+        answers.iter().chain(latencies).chain(cut).chain(single)
     }
 
     /// Requests that are over.
@@ -125,6 +141,11 @@ impl Tally {
 
     pub(crate) fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Relaxed)
+    }
+
+    /// With a head, with a body, and with an answer.
+    pub(crate) fn cuts(&self) -> [u64; 3] {
+        self.cut.each_ref().map(|count| count.load(Relaxed))
     }
 
     pub(crate) fn handshake_failures(&self) -> u64 {

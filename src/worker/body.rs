@@ -23,6 +23,8 @@ pub(super) struct RequestBody {
     incoming: Incoming,
     left: u64,
     is_begun: bool,
+    /// Since when the app, and not the client, is who the body waits for, on the coarse clock; 0: it is the client.
+    ready_since: u64,
     watched: Arc<Watched>,
     in_flight: InFlight,
 }
@@ -31,7 +33,24 @@ impl RequestBody {
     pub(super) fn new(incoming: Incoming, watched: &Arc<Watched>, in_flight: InFlight) -> RequestBody {
         watched.body_bytes.store(0, Ordering::Relaxed);
         let left = watched.floor.settings.limit_request_body;
-        RequestBody { incoming, left, is_begun: false, watched: watched.clone(), in_flight }
+        RequestBody { incoming, left, is_begun: false, ready_since: 0, watched: watched.clone(), in_flight }
+    }
+
+    /// Only the time in which the app waits for the client counts against it.
+    fn note_wait(&mut self, is_pending: bool) {
+        let now = self.watched.floor.coarse_now.load(Ordering::Relaxed);
+        if !std::mem::replace(&mut self.is_begun, true) {
+            // An app that was busy before it asked for the body costs the client no time.
+            self.watched.touch();
+        } else if is_pending && self.ready_since > 0 {
+            self.watched.forgive(now.saturating_sub(self.ready_since));
+        }
+        match (is_pending, self.ready_since) {
+            (true, _) => self.ready_since = 0,
+            (false, 0) => self.ready_since = now,
+            (false, _) => {}
+        }
+        self.watched.body_awaited.store(is_pending, Ordering::Relaxed);
     }
 
     fn read_to_its_end(&self) {
@@ -50,12 +69,8 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !std::mem::replace(&mut self.is_begun, true) {
-            // An app that was busy before it asked for the body costs the client no time.
-            self.watched.touch();
-        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        self.watched.body_awaited.store(polled.is_pending(), Ordering::Relaxed);
+        self.note_wait(polled.is_pending());
         if polled.is_pending() {
             self.in_flight.pass(RequestPhase::Handler, RequestPhase::Reading);
         } else {

@@ -2,6 +2,7 @@
 //! Not here: when it is too late (the sweep), what is allowed (the gate).
 
 use super::answer::Answering;
+use super::stall::Stall;
 use super::stream::{Shared, Stream};
 use super::{App, BoxError, Floor, access_log, clock, prelude, tls};
 use crate::app::{Peer, TlsInfo};
@@ -104,12 +105,37 @@ pub(super) struct Watched {
     pub(super) answering: AtomicBool,
     /// The request was too slow, and the server has told the client so below hyper.
     pub(super) is_late: AtomicBool,
+    /// Whether the client takes what it is sent.
+    pub(super) stall: Stall,
     /// The request under way, on the board.
     pub(super) place: Place,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Watched {
+    fn new(floor: &Arc<Floor>, stream: Stream, stage: Stage) -> Watched {
+        Watched {
+            floor: floor.clone(),
+            stream: Shared::new(stream),
+            origin: OnceLock::new(),
+            tls: OnceLock::new(),
+            stage: AtomicU8::new(stage as u8),
+            since: AtomicU64::new(floor.coarse_now.load(Ordering::Relaxed)),
+            body_bytes: AtomicU64::new(0),
+            too_large: AtomicBool::new(false),
+            ahead: AtomicBool::new(false),
+            body_left: AtomicBool::new(false),
+            body_awaited: AtomicBool::new(false),
+            began: AtomicU64::new(0),
+            class: AtomicU8::new(0),
+            answering: AtomicBool::new(false),
+            is_late: AtomicBool::new(false),
+            stall: Stall::default(),
+            place: Place::default(),
+            task: Mutex::new(None),
+        }
+    }
+
     pub(super) fn origin(&self) -> &Origin {
         self.origin.get().expect("it is known before there is a request")
     }
@@ -139,6 +165,11 @@ impl Watched {
     /// The stage begins now.
     pub(super) fn touch(&self) {
         self.since.store(self.floor.coarse_now.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The stage began later than was thought, by so many milliseconds.
+    pub(super) fn forgive(&self, millis: u64) {
+        self.since.store(self.since() + millis, Ordering::Relaxed);
     }
 
     pub(super) fn since(&self) -> u64 {
@@ -232,7 +263,9 @@ struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut open = self.floor.connections.lock();
-        open.remove(self.key).place.end(&self.floor.seat.in_flight);
+        let watched = open.remove(self.key);
+        watched.place.end(&self.floor.seat.in_flight);
+        watched.stall.outlive(self.floor.settings.send_timeout, &watched.stream.lock());
         self.floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
         drop(open);
         self.floor.connections.closed.notify_waiters();
@@ -245,25 +278,8 @@ where
     S: App<B>,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let watched = Arc::new(Watched {
-        floor: floor.clone(),
-        stream: Shared::new(stream),
-        origin: OnceLock::new(),
-        tls: OnceLock::new(),
-        stage: AtomicU8::new(if speaks_tls { Stage::Handshake } else { Stage::New } as u8),
-        since: AtomicU64::new(floor.coarse_now.load(Ordering::Relaxed)),
-        body_bytes: AtomicU64::new(0),
-        too_large: AtomicBool::new(false),
-        ahead: AtomicBool::new(false),
-        body_left: AtomicBool::new(false),
-        body_awaited: AtomicBool::new(false),
-        began: AtomicU64::new(0),
-        class: AtomicU8::new(0),
-        answering: AtomicBool::new(false),
-        is_late: AtomicBool::new(false),
-        place: Place::default(),
-        task: Mutex::new(None),
-    });
+    let stage = if speaks_tls { Stage::Handshake } else { Stage::New };
+    let watched = Arc::new(Watched::new(floor, stream, stage));
     floor.seat.tally.accepted();
     let mut open = floor.connections.lock();
     let entry = Arc::new(Entry { floor: floor.clone(), key: open.insert(watched.clone()) });
@@ -372,19 +388,25 @@ impl AsyncRead for Wire {
 }
 
 impl Wire {
-    /// A client that reads is not idle.
-    fn note_write(&self) {
-        if self.watched.stage() == Stage::Idle {
-            self.watched.touch();
+    /// Whether the socket takes what it is given. A client that reads, however slowly, is not idle.
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        let Watched { stall, .. } = &*self.watched;
+        if written.is_pending() {
+            stall.begin();
+        } else if stall.is_on() {
+            stall.end();
+            if matches!(self.watched.stage(), Stage::Idle | Stage::Head) {
+                self.watched.touch();
+            }
         }
+        written
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut *self.watched.stream.lock()).poll_write(cx, buf));
-        self.note_write();
-        Poll::Ready(written)
+        let written = Pin::new(&mut *self.watched.stream.lock()).poll_write(cx, buf);
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -392,9 +414,8 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut *self.watched.stream.lock()).poll_write_vectored(cx, bufs));
-        self.note_write();
-        Poll::Ready(written)
+        let written = Pin::new(&mut *self.watched.stream.lock()).poll_write_vectored(cx, bufs);
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -404,7 +425,8 @@ impl AsyncWrite for Wire {
     /// A socket holds nothing back, so that there is nothing to flush; TLS may.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.watched.tls.get().is_some() {
-            ready!(Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx))?;
+            let flushed = Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx);
+            ready!(self.note(flushed))?;
         }
         // hyper flushes when it has written all it has: an answer that was complete before is now out.
         if matches!(self.watched.stage(), Stage::Idle | Stage::Head | Stage::Upgraded) {
@@ -415,6 +437,7 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // With a body unread the sending side must stay open until the answer is out; `linger` closes it.
-        Pin::new(&mut *self.watched.stream.lock()).poll_shutdown(cx)
+        let shut = Pin::new(&mut *self.watched.stream.lock()).poll_shutdown(cx);
+        self.note(shut)
     }
 }

@@ -14,6 +14,7 @@ mod prelude;
 mod request_id;
 mod service;
 mod signals;
+mod stall;
 mod stream;
 mod sweep;
 mod target;

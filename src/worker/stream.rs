@@ -6,7 +6,7 @@ use crate::config::Settings;
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 use nix::sys::socket::{MsgFlags, recv};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,7 +71,6 @@ impl Listener {
     /// One connection that already waits, by asking the kernel itself and not the runtime, which may not have been
     /// told yet. `WouldBlock` where the queue is empty.
     pub(super) fn accept_waiting(&self) -> io::Result<(Stream, Peer)> {
-        use std::os::fd::{AsFd, BorrowedFd};
         let fd: BorrowedFd<'_> = match &self.socket {
             Socket::Tcp(listener) => listener.as_fd(),
             Socket::Unix(listener) => listener.as_fd(),
@@ -116,6 +115,16 @@ impl Stream {
         }
     }
 
+    /// `None`: its handshake has it.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Stream::Tcp(stream) => Some(stream.as_fd()),
+            Stream::Unix(stream) => Some(stream.as_fd()),
+            Stream::Tls(secured) => secured.get_ref().0.socket(),
+            Stream::Away => None,
+        }
+    }
+
     /// Whether bytes lie in the socket that nobody has read yet.
     pub(super) fn has_unread(&self) -> bool {
         self.peek(&mut [0; 1]) > 0
@@ -127,13 +136,8 @@ impl Stream {
     }
 
     fn look(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let fd = match self {
-            Stream::Tcp(stream) => stream.as_raw_fd(),
-            Stream::Unix(stream) => stream.as_raw_fd(),
-            Stream::Tls(secured) => return secured.get_ref().0.look(bytes),
-            Stream::Away => return Err(io::ErrorKind::NotConnected.into()),
-        };
-        Ok(recv(fd, bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
+        let socket = self.socket().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
     }
 
     /// Waits for the first byte, which stays where it is; `None` at the end.

@@ -2,10 +2,10 @@
 //! overdue, and writes the access log out. Not here: what a stage means.
 
 use super::connection::{Stage, Watched, linger};
-use super::{Floor, IDLE_LINGER, tls};
+use super::{Floor, IDLE_LINGER, stall, tls};
 use crate::app::Worker;
 use crate::config::Settings;
-use crate::scoreboard::now_millis;
+use crate::scoreboard::{Slow, now_millis};
 use http::StatusCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +15,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 /// The longest time between two sweeps. A timeout comes at most two of them late, and never early; short timeouts are swept oftener.
 const LONGEST_TICK: Duration = Duration::from_millis(250);
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
-/// After `body_timeout`, a body must have come at this rate on average, in bytes a second.
-const MIN_BODY_RATE: u64 = 1024;
 
 /// A blocking call may run on after its request's deadline for as long as `request_timeout` again, and at least this.
 const SHORTEST_GRACE: Duration = Duration::from_secs(1);
@@ -43,9 +41,13 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
         }
         // A stage is noted with the time of the sweep before it, and must not seem older than it is.
         let surely = now.saturating_sub(period.as_millis() as u64);
+        let settings = &floor.settings;
         let mut overdue = Vec::new();
         floor.connections.each(|watched| {
-            overdue.extend(verdict(watched, surely, &floor.settings).map(|end| (watched.clone(), end)));
+            let is_stalled = watched.stall.is_on()
+                && watched.stall.is_over(settings.send_timeout, now, &watched.stream.lock());
+            let end = if is_stalled { Some(End::Stalled) } else { verdict(watched, surely, settings) };
+            overdue.extend(end.map(|end| (watched.clone(), end)));
         });
         for (watched, end) in overdue {
             carry_out(&watched, end);
@@ -93,7 +95,8 @@ pub(super) async fn close_idle(floor: &Arc<Floor>) {
         if before >= began {
             let mut idle = Vec::new();
             floor.connections.each(|watched| {
-                if matches!(watched.stage(), Stage::New | Stage::Idle) && watched.since() <= before {
+                let is_idle = matches!(watched.stage(), Stage::New | Stage::Idle) && !watched.stall.is_on();
+                if is_idle && watched.since() <= before {
                     idle.push(watched.clone());
                 }
             });
@@ -115,6 +118,8 @@ enum End {
     Unsecured,
     /// A request was begun and not finished: 408 (RFC 9110, 15.5.9).
     TooSlow,
+    /// It takes nothing of what it is sent.
+    Stalled,
 }
 
 fn verdict(watched: &Watched, now: u64, settings: &Settings) -> Option<End> {
@@ -122,12 +127,15 @@ fn verdict(watched: &Watched, now: u64, settings: &Settings) -> Option<End> {
     let over = |limit: Duration| !limit.is_zero() && spent > limit.as_millis() as u64;
     match watched.stage() {
         Stage::Handshake => over(settings.handshake_timeout).then_some(End::Unsecured),
+        // Nothing more is expected of a client before it has what it is sent.
+        Stage::Idle | Stage::Head if watched.stall.is_on() => None,
         Stage::New => over(settings.header_timeout).then_some(End::Silent),
         Stage::Idle => over(settings.keepalive).then_some(End::Silent),
         Stage::Head => over(settings.header_timeout).then_some(End::TooSlow),
         Stage::Body => {
             let bytes = watched.body_bytes.load(Ordering::Relaxed);
-            let slow = over(settings.body_timeout) && bytes < spent / 1000 * MIN_BODY_RATE;
+            let due = spent.saturating_mul(settings.min_body_rate) / 1000;
+            let slow = over(settings.body_timeout) && bytes < due;
             (slow && watched.body_awaited.load(Ordering::Relaxed)).then_some(End::TooSlow)
         }
         Stage::Answer | Stage::Upgraded => None,
@@ -147,6 +155,11 @@ fn carry_out(watched: &Arc<Watched>, end: End) {
             watched.abort();
         }
         End::TooSlow => {
+            watched.floor.seat.tally.cut(if watched.stage() == Stage::Head {
+                Slow::Head
+            } else {
+                Slow::Body
+            });
             if !watched.answering.load(Ordering::Relaxed) {
                 let _ = watched.stream.lock().try_write(TOO_SLOW);
                 watched.is_late.store(true, Ordering::Relaxed);
@@ -158,6 +171,13 @@ fn carry_out(watched: &Arc<Watched>, end: End) {
             let stream = watched.stream.clone();
             tokio::spawn(async move { linger(&stream).await });
         }
+        End::Stalled => {
+            watched.floor.seat.tally.cut(Slow::Answer);
+            let peer = watched.peer().map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+            log::debug!("client took nothing and was cut off peer={peer}");
+            stall::give_up(&watched.stream.lock());
+            watched.abort();
+        }
     }
 }
 
@@ -167,6 +187,7 @@ fn tick(settings: &Settings) -> Duration {
         settings.keepalive,
         settings.header_timeout,
         settings.body_timeout,
+        settings.send_timeout,
         settings.handshake_timeout,
     ]
     .into_iter()

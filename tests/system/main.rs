@@ -46,6 +46,7 @@ mod resize;
 mod reuse_port;
 mod shop;
 mod signals;
+mod slow;
 mod spread;
 mod stock;
 mod stock_cache;
