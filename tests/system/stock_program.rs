@@ -276,6 +276,41 @@ fn a_reload_changes_the_program_and_its_script_and_refuses_one_that_is_not_there
 }
 
 #[test]
+fn what_is_kept_is_asked_once() {
+    let routes = score("methods = ['GET', 'POST']\ncache = '1h'\ntags = 'words'")
+        + "[[route]]\npath = '/words'\nmethods = 'POST'\nsql = 'delete from words'\ninvalidates = 'words'\n\
+           [database]\nurl = 'sqlite:words.db'\nsetup = 'setup.sql'\n";
+    let server =
+        stock(&routes).file("setup.sql", "create table if not exists words (word text)").workers(1).start();
+    let mut client = server.connect();
+    let asked = |text: &str| server.log_with(&format!("asked {text}")).len();
+    let first = client.get("/score?text=oak").unwrap();
+    pid(&first);
+    let kept = client.get("/score?text=o%61k&more=1").unwrap();
+    assert_eq!((&kept.body, kept.field("content-type")), (&first.body, Some("application/json")));
+    assert!(kept.field("age").is_some(), "it was kept");
+    let etag = kept.field("etag").unwrap();
+    let same = client.request("GET", "/score?text=oak", &[("if-none-match", etag)], b"").unwrap();
+    assert_eq!((same.status, same.body.len()), (304, 0));
+    eventually(DEADLINE, "it was asked once", || asked("oak") == 1);
+
+    // Others' values, other methods, and what is no answer, are nobody else's.
+    assert_eq!(client.get("/score?text=elm").unwrap().json()["asked"]["text"], json!("elm"));
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    assert_eq!(client.request("POST", "/score", &form, b"text=oak").unwrap().status, 200);
+    eventually(DEADLINE, "POST asks", || asked("oak") == 2);
+    for _ in 0..2 {
+        assert_eq!(client.get("/score?text=refuse").unwrap().status, 422);
+    }
+    eventually(DEADLINE, "a refusal is not kept", || asked("refuse") == 2);
+
+    assert_eq!(client.request("POST", "/words", &form, b"").unwrap().status, 200);
+    let anew = client.get("/score?text=oak").unwrap();
+    assert_eq!((anew.status, anew.field("age")), (200, None));
+    eventually(DEADLINE, "what was invalidated is asked anew", || asked("oak") == 3);
+}
+
+#[test]
 fn the_check_of_the_settings_looks_for_programs() {
     for (routes, message) in [
         (score(""), None),
@@ -287,7 +322,9 @@ fn the_check_of_the_settings_looks_for_programs() {
             score("").replace("python3", "./model.py"),
             Some("1: program is \"./model.py\", which cannot be executed"),
         ),
-        (score("cache = '1s'"), Some("5: route.cache: does not go with program")),
+        (score("invalidates = 'a'"), Some("5: route.invalidates: does not go with program")),
+        (score("cache = '1s'\nmethods = 'POST'"), Some("1: cache needs GET among the methods")),
+        (score("cache = '1s'\nstatus = 201"), Some("1: cache keeps answers of status 200 alone")),
         (score("status = 301"), Some("1: status is 301; with program it must be within 200 to 299")),
         (score("").replace("/score", "/{id}"), Some("1: the path has {id}, which params does not declare")),
         (score("limit_request_body = '2MiB'"), Some("1: limit_request_body is 2097152; allowed: at most")),

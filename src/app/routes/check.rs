@@ -108,8 +108,11 @@ fn has_statements(route: &Route) -> bool {
 fn check_cache(route: &Route) -> Result<(), String> {
     if route.cache.is_zero() {
         Ok(())
-    } else if !has_statements(route) {
-        Err(format!("cache is of no use to {}, which asks no database", article(&route.kind)))
+    } else if !has_statements(route) && !matches!(route.kind, Kind::Program(_)) {
+        Err(format!(
+            "cache is of no use to {}, which asks neither database nor program",
+            article(&route.kind)
+        ))
     } else if !route.methods.iter().any(|method| method == "GET") {
         Err(format!("cache needs GET among the methods, which are {}", route.methods.join(", ")))
     } else if route.status != 200 {
@@ -329,7 +332,7 @@ mod tests {
             (with(by_id(), |route| route.status = 205), "204 is the status for that"),
             (
                 with(text("/"), |route| route.cache = Duration::from_secs(1)),
-                "cache is of no use to a text, which asks no database",
+                "cache is of no use to a text, which asks neither database nor program",
             ),
             (
                 with(by_id(), |route| (route.cache, route.status) = (Duration::from_secs(1), 201)),

@@ -2,7 +2,8 @@
 //! Not here: reading the file; pools, caches and handler threads.
 //!
 //! A request's way: `guard` looks at what is common to all routes (tokens, limits) and hands it to the route's kind:
-//! `text`, `redirect`, `files`, `program`, or `sql` and `template`. For the last three `input` takes the parameters.
+//! `text`, `redirect`, `files`, `program`, or `sql` and `template`. For the last three `input` takes the parameters, and
+//! `kept` keeps the answers of routes with `cache`.
 //! Where that fails, `refusal` is the response. `check` has looked at the routes before anything was started, and `prove`
 //! tries their statements on the database when asked to, and when a reload is on trial.
 
@@ -10,6 +11,7 @@ mod check;
 mod files;
 mod guard;
 mod input;
+mod kept;
 mod path;
 mod program;
 mod prove;

@@ -2,6 +2,7 @@
 //! answer, or why there is none. Not here: its processes, and what becomes of a call (`crate::app::program`).
 
 use super::input::{Input, Values};
+use super::kept::Pages;
 use super::path;
 use super::refusal::Refusal;
 use super::rule::Rule;
@@ -10,8 +11,9 @@ use crate::app::{Deadline, Error, Program, ProgramOptions, Worker};
 use crate::config::{self, Route, Settings};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, StatusCode};
 use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;
 use serde_json::Map;
@@ -26,6 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the C library looks for programs without a PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 /// So much of the text of a program's error is logged.
 const MAX_LOGGED: usize = 512;
 
@@ -35,6 +39,8 @@ pub(super) struct Endpoint {
     /// What the values of a request are called.
     names: Vec<String>,
     status: StatusCode,
+    /// Answers to GET.
+    cache: Option<Pages>,
     timeout: Duration,
     /// `file:line` of the route, for the log.
     place: String,
@@ -86,13 +92,27 @@ impl Endpoint {
             input: Input::new(program.params.iter().map(rule).collect(), &path::names(&route.path)),
             names: program.params.iter().map(|param| param.name.clone()).collect(),
             status: StatusCode::from_u16(route.status).expect("check saw the status"),
+            cache: Pages::new(worker, route, &JSON),
             timeout,
             place: route.place.clone(),
         }
     }
 
     pub(super) async fn answer(&self, request: Request) -> Result<Response, Refusal> {
+        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
+        if let Some(pages) = self.cache.as_ref().filter(|_| is_safe) {
+            return pages.answer(request, &self.input, |values| self.ask(values)).await;
+        }
         let values = self.input.read(request).await?;
+        let answer = self.ask(values).await?;
+        if self.status == StatusCode::NO_CONTENT {
+            return Ok(self.status.into_response());
+        }
+        Ok((self.status, [(CONTENT_TYPE, JSON)], answer).into_response())
+    }
+
+    /// The program's document.
+    async fn ask(&self, values: Values) -> Result<Bytes, Refusal> {
         let question = self.question(&values)?;
         // The very moment at which `guard` gives up: its timer fires in the same turn, and what waits is looked at first. So a call
         // that no child has taken is told from one that none has answered.
@@ -102,10 +122,7 @@ impl Endpoint {
         if let Some(reported) = reported(&answer) {
             return Err(self.refusal(reported));
         }
-        if self.status == StatusCode::NO_CONTENT {
-            return Ok(self.status.into_response());
-        }
-        Ok((self.status, [(CONTENT_TYPE, "application/json")], answer).into_response())
+        Ok(answer.into())
     }
 
     fn question(&self, values: &Values) -> Result<Vec<u8>, Refusal> {

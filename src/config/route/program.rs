@@ -29,18 +29,12 @@ const QUEUE: usize = 64;
 const MAX_QUEUE: usize = 10_000;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Keys that any other route may have.
-const NOT_KEPT: [&str; 3] = ["cache", "tags", "invalidates"];
-
 /// `None` where something is wrong, which was noted.
 pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Program> {
-    for key in NOT_KEPT {
-        if let Some((at, _)) = fields.value(key) {
-            let what = format!(
-                "route.{key}: does not go with program, whose answers are not kept; allowed with sql and template"
-            );
-            fields.reader.problem(at, &what);
-        }
+    if let Some((at, _)) = fields.value("invalidates") {
+        let what = "route.invalidates: does not go with program, of which nobody knows when it changes something; \
+                    allowed with sql and template";
+        fields.reader.problem(at, what);
     }
     let words =
         fields.read("program", "the program and its arguments, such as [\"python3\", \"model.py\"]", words);

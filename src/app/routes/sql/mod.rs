@@ -1,7 +1,6 @@
 //! A route whose answer is made of a statement's rows: as JSON, or as a page of a template.
 //! Not here: each step's own work.
 
-mod kept;
 mod postgres;
 mod rows;
 mod scan;
@@ -14,6 +13,7 @@ pub(super) use scan::Dialect;
 pub(super) use sqlite::prove as prove_on_sqlite;
 
 use super::input::{Input, Values};
+use super::kept::Pages;
 use super::path;
 use super::refusal::Refusal;
 use super::rule::Rule;
@@ -28,7 +28,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
-use kept::Pages;
 use scan::translate;
 use std::fmt;
 use std::panic::Location;
@@ -171,13 +170,13 @@ impl Endpoint {
             (Arc::clone(templates), page)
         });
         let rules = params.into_iter().map(|param| Rule::new(param).expect("check saw the declaration"));
-        let cache = (!route.cache.is_zero()).then(|| Pages::new(worker, route));
+        let media_type = template.map_or(HeaderValue::from_static("application/json"), media_type);
         let database = (!statements.is_empty()).then(|| worker.database().expect("check saw the url"));
         Endpoint {
             input: Input::new(rules.collect(), &path::names(&route.path)),
             status: StatusCode::from_u16(route.status).expect("check saw the status"),
-            media_type: template.map_or(HeaderValue::from_static("application/json"), media_type),
-            cache,
+            cache: Pages::new(worker, route, &media_type),
+            media_type,
             shared: Work {
                 plan: Arc::new(Plan {
                     place: route.place.clone(),
@@ -197,7 +196,7 @@ impl Endpoint {
     pub(super) async fn answer(&self, request: Request) -> Result<Response, Refusal> {
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
         if let Some(pages) = self.cache.as_ref().filter(|_| is_safe) {
-            return pages.answer(self, request).await;
+            return pages.answer(request, &self.input, |values| self.shared.whole(values)).await;
         }
         let values = self.input.read(request).await?;
         let work = &self.shared;
