@@ -4,6 +4,7 @@ use super::BoxError;
 use super::body::{AnswerBody, RequestBody, Ticket};
 use super::connection::{Stage, Watched};
 use super::forwarded;
+use super::framing::{Fault, UNREAD};
 use super::gate::{self, Fields, Refusal};
 use crate::app::{Body, Deadline, RequestId, Scheme};
 use crate::scoreboard::{InFlight, RequestPhase};
@@ -55,7 +56,11 @@ impl<'a, S, F> Answering<'a, S, F> {
         let settings = &watched.floor.settings;
         let scheme = Scheme::of_connection(watched.tls.get().is_some() || watched.origin().is_secured);
         let told = forwarded::judge(&request, &fields, watched.origin(), scheme, settings);
-        let ticket = Ticket::new(watched, &request, &fields, told.as_deref(), id);
+        let mut ticket = Ticket::new(watched, &request, &fields, told.as_deref(), id);
+        let fault = watched.fault();
+        if fault.is_some() && request.method().as_str() == UNREAD {
+            ticket.line_is_unread();
+        }
         let has_body = !http_body::Body::is_end_stream(request.body());
         watched.enter(if has_body { Stage::Body } else { Stage::Answer });
         watched.body_left.store(has_body, Ordering::Relaxed);
@@ -64,7 +69,11 @@ impl<'a, S, F> Answering<'a, S, F> {
         let now = floor.coarse_now.load(Ordering::Relaxed);
         let in_flight = watched.place.begin(&floor.seat.in_flight, method, path, now);
         let mut limit = None;
-        let step = match gate::check(&request, &fields, settings) {
+        let checked = match fault {
+            Some(fault) => Err(fault.refusal()),
+            None => gate::check(&request, &fields, settings),
+        };
+        let step = match checked {
             Ok(()) => {
                 let mut request = request.map(|body| {
                     if has_body {
@@ -125,6 +134,9 @@ where
         watched.answering.store(true, Ordering::Relaxed);
         Poll::Ready(Ok(match outcome {
             _ if watched.too_large.load(Ordering::Relaxed) => refused(Refusal::BODY, ticket),
+            _ if watched.is_body_bad.load(Ordering::Relaxed) => {
+                refused(watched.fault().map_or(Refusal::BAD_BODY, Fault::refusal), ticket)
+            }
             Ok(response) => answered(watched, response, ticket),
             Err(refusal) => refused(refusal, ticket),
         }))
@@ -217,6 +229,7 @@ fn refused<B>(refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
     let app_is_to_blame = [Refusal::FAILED, Refusal::LATE].contains(&refusal);
     if !app_is_to_blame || is_draining {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        ticket.note_refusal();
     }
     let ticket = ticket.with(refusal.status, headers);
     response.map(|()| AnswerBody::text(refusal.reason, ticket))

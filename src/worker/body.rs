@@ -77,7 +77,11 @@ impl Body for RequestBody {
             self.in_flight.pass(RequestPhase::Reading, RequestPhase::Handler);
         }
         let frame = match ready!(polled) {
-            Some(frame) => frame?,
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                self.watched.is_body_bad.store(true, Ordering::Relaxed);
+                return Poll::Ready(Some(Err(error.into())));
+            }
             None => {
                 self.read_to_its_end();
                 return Poll::Ready(None);
@@ -137,6 +141,16 @@ impl Ticket {
 
     pub(super) fn id(&self) -> Option<&RequestId> {
         self.id.as_ref()
+    }
+
+    /// The request line was none that could be read.
+    pub(super) fn line_is_unread(&mut self) {
+        self.line = self.line.take().map(|line| Line::unread(line.status));
+    }
+
+    /// The server answers in the app's place, and the connection ends with it.
+    pub(super) fn note_refusal(&self) {
+        self.watched.has_refused.store(true, Ordering::Relaxed);
     }
 
     /// The answer's head stands, but for what the ticket puts into it.

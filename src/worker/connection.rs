@@ -2,8 +2,10 @@
 //! Not here: when it is too late (the sweep), what is allowed (the gate).
 
 use super::answer::Answering;
+use super::framing::{Fault, Limits};
 use super::stall::Stall;
 use super::stream::{Shared, Stream};
+use super::wire::Wire;
 use super::{App, BoxError, Floor, access_log, clock, prelude, tls};
 use crate::app::{Peer, TlsInfo};
 use crate::config::{LogTarget, Settings};
@@ -18,7 +20,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -28,8 +29,6 @@ use tokio::task::AbortHandle;
 /// unread resets the connection, and the client may lose the answer (RFC 9112, 9.6).
 const DISCARD_BYTES: usize = 8 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
-/// The most that hyper buffers of a request's head: room for the largest single field and then some.
-const HEAD_BUFFER_MIN: usize = 64 * 1024;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +91,13 @@ pub(super) struct Watched {
     /// The body grew beyond `limit_request_body`.
     pub(super) too_large: AtomicBool,
     /// Bytes came while the app was answering: the head of the next request, perhaps in part.
-    ahead: AtomicBool,
+    pub(super) ahead: AtomicBool,
+    /// The next request that hyper reads stands for one with this fault; 0: there is none.
+    fault: AtomicU8,
+    /// The body broke off, or is none.
+    pub(super) is_body_bad: AtomicBool,
+    /// The server has refused a request: what the client sent behind it is unread.
+    pub(super) has_refused: AtomicBool,
     /// The request's body was not read to its end.
     pub(super) body_left: AtomicBool,
     /// The app waits for more of the body: what is slow is the client.
@@ -124,6 +129,9 @@ impl Watched {
             body_bytes: AtomicU64::new(0),
             too_large: AtomicBool::new(false),
             ahead: AtomicBool::new(false),
+            fault: AtomicU8::new(0),
+            is_body_bad: AtomicBool::new(false),
+            has_refused: AtomicBool::new(false),
             body_left: AtomicBool::new(false),
             body_awaited: AtomicBool::new(false),
             began: AtomicU64::new(0),
@@ -138,6 +146,15 @@ impl Watched {
 
     pub(super) fn origin(&self) -> &Origin {
         self.origin.get().expect("it is known before there is a request")
+    }
+
+    /// What is wrong with the request that hyper has just read, or with its body.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        Fault::of(self.fault.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn note_fault(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::Relaxed);
     }
 
     /// `None` while a proxy has not said it.
@@ -197,7 +214,7 @@ impl Watched {
             _ if self.ahead.load(Ordering::Relaxed) => Stage::Head,
             _ => Stage::Idle,
         };
-        for flag in [&self.too_large, &self.body_awaited, &self.answering, &self.ahead] {
+        for flag in [&self.too_large, &self.is_body_bad, &self.body_awaited, &self.answering, &self.ahead] {
             flag.store(false, Ordering::Relaxed);
         }
         self.enter(stage);
@@ -255,7 +272,7 @@ impl Connections {
 
 /// A connection's entry, taken out when its task has ended, however that comes about, and its stream is closed: after an
 /// upgrade the app has the stream.
-struct Entry {
+pub(super) struct Entry {
     floor: Arc<Floor>,
     key: usize,
 }
@@ -308,14 +325,14 @@ where
         return;
     }
     let mut http1 = hyper::server::conn::http1::Builder::new();
-    let head_buffer = head_buffer(settings.limit_request_line, settings.limit_request_field_size);
+    let limits = Limits::of(settings);
     // A client that closes its sending side is taken for gone, and its call, if it still waits, is not begun.
-    http1.half_close(false).keep_alive(!settings.keepalive.is_zero()).max_buf_size(head_buffer);
+    http1.half_close(false).keep_alive(!settings.keepalive.is_zero()).max_buf_size(limits.head_buffer());
     if settings.limit_request_fields > 100 {
         // hyper keeps up to 100 on the stack; more cost an allocation a request.
         http1.max_headers(settings.limit_request_fields);
     }
-    let wire = TokioIo::new(Wire { watched: watched.clone(), _entry: entry.clone() });
+    let wire = TokioIo::new(Wire::new(watched.clone(), limits, entry.clone()));
     let watching = &watched;
     let ended = http1
         .serve_connection(wire, service_fn(move |request| Answering::new(watching, service.clone(), request)))
@@ -327,7 +344,9 @@ where
     {
         watched.floor.log_unread(&watched, status);
     }
-    if ended.is_err() || watched.body_left.load(Ordering::Relaxed) {
+    let is_unread =
+        [&watched.body_left, &watched.has_refused].iter().any(|flag| flag.load(Ordering::Relaxed));
+    if ended.is_err() || is_unread {
         linger(&watched.stream).await;
     }
     drop(entry);
@@ -341,10 +360,6 @@ fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
         true => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         false => StatusCode::BAD_REQUEST,
     })
-}
-
-fn head_buffer(line: usize, field: usize) -> usize {
-    HEAD_BUFFER_MIN.max(line + field + 1024)
 }
 
 /// Ends the sending side and discards what the client still sends, so that it reads its answer.
@@ -364,80 +379,4 @@ pub(super) async fn linger(stream: &Shared) {
         io::Result::Ok(())
     };
     let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
-}
-
-/// The stream as hyper sees it; what passes is noted for the sweep.
-struct Wire {
-    watched: Arc<Watched>,
-    _entry: Arc<Entry>,
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut *self.watched.stream.lock()).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            match self.watched.stage() {
-                Stage::New | Stage::Idle => self.watched.enter(Stage::Head),
-                Stage::Head | Stage::Body | Stage::Upgraded | Stage::Handshake => {}
-                Stage::Answer => self.watched.ahead.store(true, Ordering::Relaxed),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Wire {
-    /// Whether the socket takes what it is given. A client that reads, however slowly, is not idle.
-    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        let Watched { stall, .. } = &*self.watched;
-        if written.is_pending() {
-            stall.begin();
-        } else if stall.is_on() {
-            stall.end();
-            if matches!(self.watched.stage(), Stage::Idle | Stage::Head) {
-                self.watched.touch();
-            }
-        }
-        written
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.watched.stream.lock()).poll_write(cx, buf);
-        self.note(written)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.watched.stream.lock()).poll_write_vectored(cx, bufs);
-        self.note(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    /// A socket holds nothing back, so that there is nothing to flush; TLS may.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.watched.tls.get().is_some() {
-            let flushed = Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx);
-            ready!(self.note(flushed))?;
-        }
-        // hyper flushes when it has written all it has: an answer that was complete before is now out.
-        if matches!(self.watched.stage(), Stage::Idle | Stage::Head | Stage::Upgraded) {
-            self.watched.place.end(&self.watched.floor.seat.in_flight);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // With a body unread the sending side must stay open until the answer is out; `linger` closes it.
-        let shut = Pin::new(&mut *self.watched.stream.lock()).poll_shutdown(cx);
-        self.note(shut)
-    }
 }

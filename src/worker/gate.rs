@@ -17,6 +17,8 @@ impl Refusal {
         status: StatusCode::PAYLOAD_TOO_LARGE,
         reason: "the body is larger than this server takes\n",
     };
+    /// Found by the time the app read it.
+    pub(super) const BAD_BODY: Refusal = Refusal::bad("the body breaks off or is invalid\n");
     pub(super) const FAILED: Refusal =
         Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, reason: "the application failed\n" };
     pub(super) const LATE: Refusal =
@@ -25,7 +27,7 @@ impl Refusal {
         status: StatusCode::URI_TOO_LONG,
         reason: "the request line is longer than this server takes\n",
     };
-    const FIELDS: Refusal = Refusal {
+    pub(super) const FIELDS: Refusal = Refusal {
         status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         reason: "the header fields are more or larger than this server takes\n",
     };

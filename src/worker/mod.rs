@@ -7,6 +7,7 @@ mod body;
 mod clock;
 mod connection;
 mod forwarded;
+mod framing;
 mod gate;
 mod hooks;
 mod memory;
@@ -19,6 +20,7 @@ mod stream;
 mod sweep;
 mod target;
 mod tls;
+mod wire;
 
 use crate::app::{Body, RequestId, Worker};
 use crate::config::Settings;

@@ -64,6 +64,7 @@ const TABLE: [Part; 10] = [
             "hyper_util",
             "itoa",
             "log",
+            "memchr",
             "nix",
             "pin_project_lite",
             "ring",

@@ -88,7 +88,7 @@ impl Line {
     }
 
     /// Of a request that could not be read.
-    fn unread(status: StatusCode) -> Line {
+    pub(super) fn unread(status: StatusCode) -> Line {
         Line::with_fields(b"\"-\"".to_vec(), [b"", b""], status)
     }
 
