@@ -58,6 +58,7 @@ fn app(worker: Worker) -> Router {
         .route("/headers", any(headers))
         .route("/ready", get(ready))
         .route("/reloads", get(reloads))
+        .route("/measure", get(measure))
         .route("/pid", get(async || process::id().to_string()))
         .route("/env", get(env))
         .route("/tls", get(tls))
@@ -92,6 +93,21 @@ async fn sign(mut response: Response) -> Response {
 async fn reloads(State(probe): State<Probe>) -> String {
     let (count, last) = probe.worker.reloads();
     format!("{count} {last}")
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    kind: String,
+    value: f64,
+    level: i64,
+}
+
+/// Figures of its own.
+async fn measure(State(probe): State<Probe>, Query(Measured { kind, value, level }): Query<Measured>) {
+    let metrics = probe.worker.metrics();
+    metrics.with("kind", &kind).counter("probe_measured_total", "What was measured.").add(1);
+    metrics.gauge("probe_level", "The last level.").set(level);
+    metrics.histogram("probe_values", "Values that were measured.", &[1.0, 2.5]).record(value);
 }
 
 /// What the handler knows of the request's TLS, or `none`.

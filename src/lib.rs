@@ -37,10 +37,10 @@ pub mod testing;
 mod worker;
 
 pub use app::{
-    Body, Cache, CacheOptions, CacheStats, CacheTags, CachedBody, CachedService, ClientInfo, Database,
-    Deadline, Error, Isolation, MAX_TAGS, Peer, Pool, PostgresSession, Program, ProgramOptions, RequestId,
-    ResponseCacheLayer, ResponseCacheOptions, ResponseFuture, Scheme, SqliteSession, TaggedCache, TlsInfo,
-    TransactionOptions, Worker,
+    Body, Cache, CacheOptions, CacheStats, CacheTags, CachedBody, CachedService, ClientInfo, Counter,
+    Database, Deadline, Error, Gauge, Histogram, Isolation, MAX_TAGS, Metrics, Peer, Pool, PostgresSession,
+    Program, ProgramOptions, RequestId, ResponseCacheLayer, ResponseCacheOptions, ResponseFuture, Scheme,
+    SqliteSession, TaggedCache, TlsInfo, TransactionOptions, Worker,
 };
 pub use serve::{Alone, App, Shared, run, run_stock};
 pub use worker::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};

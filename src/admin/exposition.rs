@@ -33,17 +33,36 @@ impl Exposition {
         buckets: &[(Option<f64>, u64)],
         sum: f64,
     ) {
-        let Family { text, name } = self.family(name, "histogram", help);
+        self.begin(name, "histogram", help);
+        self.buckets(name, "", buckets, sum);
+    }
+
+    /// A family, whose samples follow.
+    pub(super) fn begin(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    /// With labels as `label="value",…`, or none.
+    pub(super) fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = match labels {
+            "" => writeln!(self.text, "{name} {value}"),
+            _ => writeln!(self.text, "{name}{{{labels}}} {value}"),
+        };
+    }
+
+    /// As `histogram`.
+    pub(super) fn buckets(&mut self, name: &str, labels: &str, buckets: &[(Option<f64>, u64)], sum: f64) {
+        let comma = if labels.is_empty() { "" } else { "," };
         for (bound, count) in buckets {
             let bound = bound.map_or_else(|| "+Inf".to_owned(), |bound| bound.to_string());
-            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+            self.sample(&format!("{name}_bucket"), &format!("{labels}{comma}le=\"{bound}\""), count);
         }
-        let count = buckets.last().map_or(0, |(_, count)| *count);
-        let _ = writeln!(text, "{name}_sum {sum}\n{name}_count {count}");
+        self.sample(&format!("{name}_sum"), labels, sum);
+        self.sample(&format!("{name}_count"), labels, buckets.last().map_or(0, |(_, count)| *count));
     }
 
     fn family(&mut self, name: &'static str, kind: &str, help: &str) -> Family<'_> {
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        self.begin(name, kind, help);
         Family { text: &mut self.text, name }
     }
 

@@ -3,7 +3,7 @@
 
 use super::exposition::Exposition;
 use super::health::SILENT;
-use super::{named, process};
+use super::{named, own, process};
 use crate::scoreboard::{Board, Phase, Reason, Seat};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub(super) fn expose(board: &Board, now: u64) -> Option<String> {
     named::expose(&mut out, board, &sum);
     now_in_use(&mut out, board);
     each_worker(&mut out, board, now);
+    own::expose(&mut out, board, &sum);
     Some(out.finish())
 }
 

@@ -10,6 +10,7 @@ mod health;
 mod line;
 mod metrics;
 mod named;
+mod own;
 mod process;
 mod status;
 

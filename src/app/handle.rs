@@ -4,8 +4,8 @@ use super::blocking::Threads;
 use super::cache::{Invalidation, tag_slot};
 use super::program::Programs;
 use super::{
-    Cache, CacheOptions, Database, Error, Pool, PostgresSession, Program, ProgramOptions, ResponseCacheLayer,
-    ResponseCacheOptions, SqliteSession,
+    Cache, CacheOptions, Database, Error, Metrics, Pool, PostgresSession, Program, ProgramOptions,
+    ResponseCacheLayer, ResponseCacheOptions, SqliteSession,
 };
 use crate::config::Settings;
 use crate::scoreboard::Board;
@@ -137,6 +137,11 @@ impl Worker {
 
     pub(crate) fn begin_to_drain(&self) {
         self.inner.draining.send_replace(true);
+    }
+
+    /// The app's own figures, which `/metrics` of the admin process shows beside the server's.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::new(self.inner.board, self.inner.slot)
     }
 
     /// How many reloads of the server came to an end, adopted or refused, and what the log said of the last one, cut to

@@ -8,6 +8,7 @@ pub(crate) mod database;
 mod deadline;
 mod error;
 mod handle;
+mod metrics;
 mod peer;
 mod program;
 mod request_id;
@@ -22,6 +23,7 @@ pub use database::{Database, Isolation, Pool, PostgresSession, SqliteSession, Tr
 pub use deadline::Deadline;
 pub use error::Error;
 pub use handle::Worker;
+pub use metrics::{Counter, Gauge, Histogram, Metrics};
 pub use peer::Peer;
 pub(crate) use program::DESCRIPTORS_OF_A_CHILD;
 pub use program::{Program, ProgramOptions};

@@ -7,18 +7,24 @@ mod deaths;
 mod generations;
 mod in_flight;
 mod named;
+mod own;
 mod standing;
 mod tally;
 mod text;
 mod tokens;
 
 use named::{Named, Registry};
+use own::{Own, OwnRegistry};
 use standing::Head;
 
 pub(crate) use deaths::{Death, Deaths};
 pub(crate) use generations::{Generations, Moment, Slot, SlotHasher};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests, SeenRequest};
 pub(crate) use named::{CacheCounts, Place as NamedPlace, ProgramCounts};
+pub(crate) use own::{
+    Kind as OwnKind, MAX_BOUNDS, MAX_HISTOGRAMS, MAX_TEXT, MAX_VALUES, RESERVED, Series as OwnSeries, Spread,
+    is_word,
+};
 pub(crate) use standing::{Reason, Standing, Tenure};
 pub(crate) use tally::{Slow, Tally, Waits};
 pub(crate) use tokens::{Held, Lost, Tokens};
@@ -55,6 +61,8 @@ pub(crate) struct Seat {
     pub(crate) tally: Tally,
     /// What it counts of each cache and program.
     pub(crate) named: Named,
+    /// What the app counts of its own.
+    pub(crate) own: Own,
     /// Who sits here, as the master has it.
     pub(crate) tenure: Tenure,
     /// Requests under way.
@@ -116,7 +124,9 @@ impl Seat {
             gauge.store(0, Ordering::Relaxed);
         }
         let single = [&self.heartbeat, &self.beat_at];
-        for counter in single.into_iter().chain(self.named.gauges()).chain(self.counters()) {
+        for counter in
+            single.into_iter().chain(self.named.gauges()).chain(self.own.gauges()).chain(self.counters())
+        {
             counter.store(0, Ordering::Relaxed);
         }
         self.tenure.clear();
@@ -126,7 +136,7 @@ impl Seat {
     /// What only grows while somebody sits here.
     fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
         let of_pool = self.pool_waits.counters().chain([&self.pool_timeouts]);
-        self.tally.counters().chain(of_pool).chain(self.named.counters())
+        self.tally.counters().chain(of_pool).chain(self.named.counters()).chain(self.own.counters())
     }
 
     /// Adds what was counted here to another seat's counters.
@@ -151,6 +161,7 @@ pub(crate) struct Board {
     /// Nobody's seat: it has what those counted who are gone.
     gone: &'static Seat,
     registry: &'static Registry,
+    own_registry: &'static OwnRegistry,
     pub(crate) deaths: &'static Deaths,
     pub(crate) generations: Generations,
     pub(crate) tokens: &'static Tokens,
@@ -165,12 +176,13 @@ impl Board {
         let (head, seats, gone, deaths) =
             unsafe { (shared::<Head>(1)?, shared::<Seat>(count)?, shared::<Seat>(1)?, shared::<Deaths>(1)?) };
         // SAFETY: as above.
-        let registry = unsafe { shared::<Registry>(1)? };
+        let (registry, own_registry) = unsafe { (shared::<Registry>(1)?, shared::<OwnRegistry>(1)?) };
         Ok(Board {
             head: &head[0],
             seats,
             gone: &gone[0],
             registry: &registry[0],
+            own_registry: &own_registry[0],
             deaths: &deaths[0],
             generations,
             tokens: generations.tokens(),
@@ -276,6 +288,39 @@ impl Board {
 
     pub(crate) fn programs(&self) -> impl Iterator<Item = (NamedPlace, String)> {
         self.registry.programs()
+    }
+
+    /// Where the worker of this slot counts for this series of the app's; `None` where there is no room for another.
+    pub(crate) fn own_counter(&self, slot: u32, series: &str, help: &str) -> Option<&'static AtomicU64> {
+        let place = self.own_registry.value(OwnKind::Counter, series, help)?;
+        Some(self.seat(slot).own.counter(place))
+    }
+
+    pub(crate) fn own_gauge(&self, slot: u32, series: &str, help: &str) -> Option<&'static AtomicU64> {
+        let place = self.own_registry.value(OwnKind::Gauge, series, help)?;
+        Some(self.seat(slot).own.gauge(place))
+    }
+
+    /// The same for a histogram, with the bounds that count: those of whoever named it first.
+    pub(crate) fn own_histogram(
+        &self,
+        slot: u32,
+        series: &str,
+        help: &str,
+        bounds: &[f64],
+    ) -> Option<(&'static Spread, Vec<f64>)> {
+        let (place, bounds) = self.own_registry.histogram(series, help, bounds)?;
+        Some((self.seat(slot).own.histogram(place), bounds))
+    }
+
+    /// All series that the app has, or had.
+    pub(crate) fn own_series(&self) -> impl Iterator<Item = OwnSeries> {
+        self.own_registry.all()
+    }
+
+    /// Each bound with how many values were no larger, the last one without a bound; and the sum of all values.
+    pub(crate) fn own_spread(&self, series: &OwnSeries, own: &Own) -> (Vec<(Option<f64>, u64)>, f64) {
+        self.own_registry.spread(series, own)
     }
 
     /// The seats that were ever taken. The others would each cost a page only to be looked at.

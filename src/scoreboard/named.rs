@@ -18,25 +18,24 @@ const OTHERS: &str = "(others)";
 
 /// A longer name is cut.
 const NAME_WORDS: usize = 8;
-const MAX_NAME: usize = 8 * NAME_WORDS;
 
 /// Where something of this name is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(usize);
 
 /// The names of one kind. Workers write here, each name once.
-struct Names<const N: usize> {
+pub(super) struct Names<const N: usize, const WORDS: usize> {
     /// Zero: the place is free.
     hashes: [AtomicU64; N],
-    texts: [Text<NAME_WORDS>; N],
+    texts: [Text<WORDS>; N],
     /// The text is whole.
     is_written: [AtomicU32; N],
 }
 
 /// What has a name, in the memory that all share.
 pub(crate) struct Registry {
-    caches: Names<CACHES>,
-    programs: Names<PROGRAMS>,
+    caches: Names<CACHES, NAME_WORDS>,
+    programs: Names<PROGRAMS, NAME_WORDS>,
 }
 
 /// One worker's counts, by place.
@@ -78,11 +77,11 @@ pub(crate) struct ProgramCounts {
     pub(crate) waiting: AtomicU64,
 }
 
-impl<const N: usize> Names<N> {
-    /// The place of this name in every seat.
-    fn place(&self, name: &str) -> usize {
+impl<const N: usize, const WORDS: usize> Names<N, WORDS> {
+    /// The place of this name in every seat; the last one where there is no other.
+    pub(super) fn place(&self, name: &str) -> usize {
         // What is the same when it is cut is the same.
-        let bytes = &name.as_bytes()[..name.len().min(MAX_NAME)];
+        let bytes = &name.as_bytes()[..name.len().min(8 * WORDS)];
         let mut hasher = SipHasher13::new();
         hasher.write(bytes);
         let hash = hasher.finish().max(1);
@@ -98,7 +97,7 @@ impl<const N: usize> Names<N> {
         place
     }
 
-    fn all(&self) -> impl Iterator<Item = (usize, String)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, String)> {
         let is_used = |place: &usize| self.is_written[*place].load(Acquire) != 0;
         (0..N).filter(is_used).map(|place| (place, self.texts[place].read()))
     }
@@ -171,7 +170,9 @@ mod tests {
     use super::*;
     use std::array;
 
-    fn names<const N: usize>() -> Names<N> {
+    const MAX_NAME: usize = 8 * NAME_WORDS;
+
+    fn names<const N: usize>() -> Names<N, NAME_WORDS> {
         Names {
             hashes: array::from_fn(|_| AtomicU64::new(0)),
             texts: array::from_fn(|_| Text::default()),
@@ -179,7 +180,7 @@ mod tests {
         }
     }
 
-    fn told<const N: usize>(names: &Names<N>) -> Vec<String> {
+    fn told<const N: usize>(names: &Names<N, NAME_WORDS>) -> Vec<String> {
         names.all().map(|(place, name)| format!("{place} {name}")).collect()
     }
 

@@ -1,6 +1,6 @@
 //! `/metrics` and `/status`: that they are well-formed, that they are right, and that what is counted never falls back.
 
-use crate::support::{DEADLINE, Load, Program, Said, Server, alone, eventually};
+use crate::support::{Connection, DEADLINE, Load, Program, Said, Server, alone, eventually};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTTIN};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -209,6 +209,53 @@ fn counters_never_fall_over_kills_reloads_and_recycling_under_load() {
     assert!(last.value("ferricorn_worker_ends_total{reason=\"left\"}") >= 15.0);
     assert_eq!(last.value("ferricorn_reloads_total{outcome=\"adopted\"}"), 5.0);
     assert_eq!(last.value("ferricorn_generation"), 6.0);
+}
+
+#[test]
+fn an_app_counts_for_itself_over_the_ends_of_workers() {
+    let server = Program::probe().workers(2).args("--admin-bind 127.0.0.1:0").start();
+    let scrape = Scrape::of(&server);
+    assert!(
+        !scrape.samples.keys().any(|name| name.starts_with("probe_")),
+        "nothing is counted before: {scrape:?}"
+    );
+    let measure = |connection: &mut Connection, kind: &str, value: f64, level: i64| {
+        let path = format!("/measure?kind={kind}&value={value}&level={level}");
+        assert_eq!(connection.get(&path).unwrap().status, 200);
+    };
+    let is = |scrape: &Scrape, wanted: &[(&str, f64)]| {
+        for (sample, value) in wanted {
+            assert_eq!(scrape.value(sample), *value, "{sample}");
+        }
+    };
+    let mut both = server.connections_to_all(2);
+    let (mut other, (pid, mut one)) = (both.pop().unwrap().1, both.pop().unwrap());
+    measure(&mut one, "oak", 0.5, 7);
+    measure(&mut one, "oak", 2.5, -3);
+    measure(&mut other, "a%22b%0a", 9.25, 10);
+    let of_both = [
+        ("probe_measured_total{kind=\"oak\"}", 2.0),
+        ("probe_measured_total{kind=\"a_b_\"}", 1.0),
+        ("probe_values_bucket{le=\"1\"}", 1.0),
+        ("probe_values_bucket{le=\"2.5\"}", 2.0),
+        ("probe_values_bucket{le=\"+Inf\"}", 3.0),
+        ("probe_values_sum", 12.25),
+        ("probe_values_count", 3.0),
+    ];
+    let scrape = Scrape::of(&server);
+    is(&scrape, &of_both);
+    is(&scrape, &[("probe_level", 7.0)]);
+
+    server.signal_to(pid, SIGKILL);
+    eventually(DEADLINE, "it is gone and its level with it", || {
+        Scrape::of(&server).value("probe_level") == 10.0
+    });
+    server.signal(SIGHUP);
+    server.wait_count(Said::ReloadDone, 1);
+    eventually(DEADLINE, "the old ones are gone", || Scrape::of(&server).value("probe_level") == 0.0);
+    is(&Scrape::of(&server), &of_both);
+    measure(&mut server.connect(), "oak", 1.0, 1);
+    is(&Scrape::of(&server), &[("probe_measured_total{kind=\"oak\"}", 3.0), ("probe_values_count", 4.0)]);
 }
 
 #[test]
