@@ -7,6 +7,7 @@ pub use builder::{Alone, App, Shared};
 use crate::app::database::limit::{self, Verdict};
 use crate::app::database::notify;
 use crate::app::database::setup::{Outcome, set_up};
+use crate::app::layers::{self, Layered};
 use crate::app::{self, Worker};
 use crate::config::{AppKind, AppType, Mode, Settings, Source, Stop};
 use crate::master::{self, Accounts, Failure, Inherited, Preload, Roles, Setup, Start, Starter};
@@ -206,7 +207,12 @@ where
             let offers = offers.map(|offers| worker::Offers { offers, take: master::receive });
             let tickets = tickets.clone();
             let post = worker::Post { slot, settings, board, tickets, listeners, offers, bell, is_on_trial };
-            worker::work(post, &plan.hooks, &plan.app, master::unblock_signals, master::tie)
+            if layers::wanted(&post.settings) {
+                let app = |worker: Worker| layers::around(worker.settings(), (plan.app)(worker.clone()));
+                work_layered(post, &plan.hooks, &app)
+            } else {
+                worker::work(post, &plan.hooks, &plan.app, master::unblock_signals, master::tie)
+            }
         },
         admin: &|post| {
             let master::AdminPost { settings, board, http, control, line } = post;
@@ -259,6 +265,11 @@ where
         };
         (code, failure.to_string())
     })
+}
+
+/// Not generic, so that it is compiled once and not in each program again.
+fn work_layered(post: worker::Post, hooks: &Hooks, app: &dyn Fn(Worker) -> Layered) -> i32 {
+    worker::work(post, hooks, app, master::unblock_signals, master::tie)
 }
 
 /// Reads the settings and checks what only the app can judge.

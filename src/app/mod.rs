@@ -9,6 +9,7 @@ mod deadline;
 mod error;
 mod handle;
 mod metrics;
+pub(crate) mod layers;
 mod peer;
 mod program;
 mod request_id;

@@ -145,7 +145,7 @@ fn atom(name: &str) -> Option<LogAtom> {
 }
 
 /// RFC 9110, 5.6.2: what a field may be called.
-fn is_token(name: &str) -> bool {
+pub(super) fn is_token(name: &str) -> bool {
     (1..=100).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

@@ -14,6 +14,7 @@ mod source;
 mod table;
 mod tls;
 mod values;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,8 @@ pub use route::{Kind, Page, Param, ParamKind, Program, Query, Route, Scalar, Sql
 pub use source::{AppKind, Mode, Source, Stop};
 pub(crate) use tls::TlsFiles;
 pub use tls::{CertReqs, TlsSettings};
+pub(crate) use web::is_all;
+pub use web::{CorsSettings, Encodings, SecuritySettings};
 
 use error::Problem;
 use std::collections::{BTreeMap, HashMap};
@@ -103,6 +106,13 @@ pub struct Settings {
     pub errorlog: LogTarget,
     pub loglevel: log::LevelFilter,
     pub proc_name: String,
+    pub compress: Encodings,
+    /// Of answers whose length is known.
+    pub compress_min_size: u64,
+    /// As `text/html`, `text/*` or `application/*+json`, in lower case.
+    pub compress_types: Vec<String>,
+    pub cors: CorsSettings,
+    pub security: SecuritySettings,
     pub database: DatabaseSettings,
     pub cache: CacheSettings,
     pub admin: AdminSettings,
@@ -305,6 +315,11 @@ impl Settings {
             errorlog: LogTarget::Off,
             loglevel: log::LevelFilter::Off,
             proc_name: String::new(),
+            compress: Encodings::default(),
+            compress_min_size: 0,
+            compress_types: Vec::new(),
+            cors: CorsSettings::blank(),
+            security: SecuritySettings::blank(),
             database: DatabaseSettings {
                 url: None,
                 pool_size: 0,
@@ -344,6 +359,7 @@ impl Settings {
         }
         self.check_budget(problems);
         self.check_notify(problems);
+        self.check_cors(problems);
         if self.daemon && self.errorlog == LogTarget::Standard {
             let warning = "the error log goes to /dev/null: errorlog is the standard error, which a daemon has not; name a file";
             self.warnings.push(warning.to_owned());

@@ -5,6 +5,7 @@ use super::Settings;
 use super::log_format as l;
 use super::proxies as p;
 use super::values::{self as v, Raw};
+use super::web as w;
 use std::time::Duration;
 
 /// The largest budget; the shared memory has a place for each.
@@ -721,6 +722,42 @@ pub(super) static SETTINGS: &[Setting] = &[
         "Gives each request an id: that of this field, if a peer of forwarded_allow_ips sent a valid one, or a new one. It is in the answer and in the log."
     ),
     row!(
+        "compress",
+        None,
+        ["compress"],
+        "[]",
+        w::encodings,
+        any,
+        [compress],
+        w::show_encodings,
+        w::ENCODINGS,
+        "Compresses answers with what the client accepts; of several, zstd before br before gzip. A page that shows a secret beside what its asker says should not be compressed."
+    ),
+    row!(
+        "compress_min_size",
+        None,
+        ["compress-min-size"],
+        "\"1KiB\"",
+        v::size,
+        any,
+        [compress_min_size],
+        v::show_size,
+        "a size such as 860, 1KiB",
+        "Answers that are shorter are not compressed; those whose length is not known are."
+    ),
+    row!(
+        "compress_types",
+        None,
+        ["compress-types"],
+        "[\"text/*\", \"application/json\", \"application/*+json\", \"application/javascript\", \"application/xml\", \"application/*+xml\", \"application/wasm\", \"image/svg+xml\"]",
+        w::media_types,
+        any,
+        [compress_types],
+        v::show_list,
+        "media types such as text/html, text/* or application/*+json, in an array or one comma-separated string; empty: none",
+        "What is compressed, by Content-Type. text/event-stream only where it is named."
+    ),
+    row!(
         "errorlog",
         None,
         ["error-logfile", "errorlog"],
@@ -899,6 +936,150 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_number,
         "true or false; the flag alone is true; true only with a postgres:// database.url",
         "Has what is invalidated by tag reach other servers on the same PostgreSQL database, by NOTIFY."
+    ),
+    row!(
+        "cors.origins",
+        None,
+        ["cors-origins"],
+        "[]",
+        w::origins,
+        any,
+        [cors.origins],
+        v::show_list,
+        "origins such as https://shop.example, in an array or one comma-separated string, or * for all; empty: none",
+        "The sites whose pages may ask this server from a browser. Preflights are then answered before the app sees them."
+    ),
+    row!(
+        "cors.methods",
+        None,
+        ["cors-methods"],
+        "[\"GET\", \"HEAD\", \"POST\"]",
+        w::methods,
+        any,
+        [cors.methods],
+        v::show_list,
+        "methods in an array or one comma-separated string",
+        "How they may ask."
+    ),
+    row!(
+        "cors.headers",
+        None,
+        ["cors-headers"],
+        "[]",
+        w::fields,
+        any,
+        [cors.headers],
+        v::show_list,
+        w::FIELDS,
+        "The fields that their requests may have, beside those that every page may send."
+    ),
+    row!(
+        "cors.expose",
+        None,
+        ["cors-expose"],
+        "[]",
+        w::fields,
+        any,
+        [cors.expose],
+        v::show_list,
+        w::FIELDS,
+        "The fields of answers that their scripts may read, beside those that every script may."
+    ),
+    row!(
+        "cors.credentials",
+        None,
+        ["cors-credentials"],
+        "false",
+        v::switch,
+        any,
+        [cors.credentials],
+        v::show_number,
+        "true or false; the flag alone is true; false where an origin or field is *",
+        "Whether their requests may carry cookies and the like."
+    ),
+    row!(
+        "cors.max_age",
+        None,
+        ["cors-max-age"],
+        "\"10m\"",
+        v::duration,
+        to_a_day,
+        [cors.max_age],
+        v::show_duration,
+        "a duration such as 30s, 10m or a number of seconds, up to 24h; 0 says nothing of it",
+        "How long a browser may keep what a preflight said."
+    ),
+    row!(
+        "security.nosniff",
+        None,
+        ["nosniff"],
+        "false",
+        v::switch,
+        any,
+        [security.nosniff],
+        v::show_number,
+        "true or false; the flag alone is true",
+        "Sends X-Content-Type-Options: nosniff. As all of this section, unless the app has set the field itself."
+    ),
+    row!(
+        "security.referrer_policy",
+        None,
+        ["referrer-policy"],
+        "\"\"",
+        w::referrer_policy,
+        any,
+        [security.referrer_policy],
+        v::show_text,
+        "a policy such as strict-origin-when-cross-origin, or several, parted by commas; empty: not sent",
+        "Sends Referrer-Policy."
+    ),
+    row!(
+        "security.frame_options",
+        None,
+        ["frame-options"],
+        "\"\"",
+        w::frame_options,
+        any,
+        [security.frame_options],
+        v::show_text,
+        "DENY or SAMEORIGIN; empty: not sent",
+        "Sends X-Frame-Options."
+    ),
+    row!(
+        "security.content_security_policy",
+        None,
+        ["content-security-policy"],
+        "\"\"",
+        w::field_value,
+        any,
+        [security.content_security_policy],
+        v::show_text,
+        "a policy such as default-src 'self'; empty: not sent",
+        "Sends Content-Security-Policy."
+    ),
+    row!(
+        "security.permissions_policy",
+        None,
+        ["permissions-policy"],
+        "\"\"",
+        w::field_value,
+        any,
+        [security.permissions_policy],
+        v::show_text,
+        "a policy such as camera=(), geolocation=(); empty: not sent",
+        "Sends Permissions-Policy."
+    ),
+    row!(
+        "security.hsts",
+        None,
+        ["hsts"],
+        "\"\"",
+        w::hsts,
+        any,
+        [security.hsts],
+        v::show_text,
+        "max-age=SECONDS, with ; includeSubDomains and ; preload behind it if wanted; empty: not sent",
+        "Sends Strict-Transport-Security, where the client came by TLS: to this server, or to a proxy that is believed. Browsers hold to it for that long, also when TLS is gone."
     ),
     row!(
         "admin.bind",

@@ -26,6 +26,7 @@ mod haproxy;
 mod hooks;
 mod http_strict;
 mod inherited;
+mod layers;
 mod limits;
 mod main_job;
 mod metrics;

@@ -8,7 +8,7 @@ use crate::config::{Kind, Route, Settings, Token};
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use http_body_util::Limited;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
@@ -21,6 +21,7 @@ pub(super) struct Guard {
     tokens: Vec<Token>,
     limit_request_body: Option<usize>,
     timeout: Option<Duration>,
+    fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Guard {
@@ -38,6 +39,7 @@ impl Guard {
                 | Kind::Static(_)
                 | Kind::Redirect(_) => route.timeout,
             },
+            fields: route.fields.iter().map(|(name, value)| field(name, value)).collect(),
         }
     }
 
@@ -52,6 +54,9 @@ impl Guard {
             Err(refusal) => Err(refusal),
         };
         let mut response = outcome.unwrap_or_else(|refusal| refusal.response(uri.path()));
+        for (name, value) in &self.fields {
+            response.headers_mut().insert(name, value.clone());
+        }
         if !self.tokens.is_empty() {
             // Who has it from a proxy's cache has shown no token.
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private"));
@@ -102,6 +107,11 @@ impl Guard {
             }
         }
     }
+}
+
+fn field(name: &str, value: &str) -> (HeaderName, HeaderValue) {
+    let value = HeaderValue::from_str(value).expect("the settings are checked");
+    (name.parse().expect("the settings are checked"), value)
 }
 
 /// The token of the field Authorization (RFC 6750, 2.1).

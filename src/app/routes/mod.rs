@@ -28,9 +28,11 @@ pub(crate) use check::check;
 pub(crate) use prove::{prove, prove_on_trial};
 
 use crate::app::Worker;
+use crate::app::layers::{Compress, Settled};
 use crate::config::{Kind, Route, Settings};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use guard::Guard;
@@ -60,7 +62,8 @@ pub(crate) fn build(worker: &Worker) -> Router {
     let mut methods: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for route in &settings.routes {
         methods.entry(&route.path).or_default().extend(route.methods.iter().map(String::as_str));
-        router = router.route(&route.path, endpoint(worker, &shared, route));
+        let endpoint = endpoint(worker, &shared, route);
+        router = router.route(&route.path, with_own_compression(endpoint, route, settings));
     }
     for (path, methods) in methods {
         if !methods.contains(&"OPTIONS") {
@@ -81,6 +84,18 @@ pub(crate) fn program_children(settings: &Settings) -> u64 {
         Kind::Text(_) | Kind::Sql(_) | Kind::Template { .. } | Kind::Static(_) | Kind::Redirect(_) => 0,
     };
     settings.routes.iter().map(of_route).sum()
+}
+
+/// A route with a word of its own on that is left alone by what is around the app.
+fn with_own_compression(endpoint: MethodRouter, route: &Route, settings: &Settings) -> MethodRouter {
+    let Some(encodings) = route.compress else { return endpoint };
+    let settle = |mut answer: Response| {
+        answer.extensions_mut().insert(Settled);
+        ready(answer)
+    };
+    let endpoint =
+        if encodings.is_none() { endpoint } else { endpoint.layer(Compress::new(encodings, settings)) };
+    endpoint.layer(map_response(settle))
 }
 
 fn endpoint(worker: &Worker, shared: &sql::Shared, route: &Route) -> MethodRouter {

@@ -39,6 +39,8 @@ pub(super) fn text_route(method: &str, path: &str, text: &str) -> Route {
         invalidates: Vec::new(),
         limit_request_body: None,
         timeout: None,
+        compress: None,
+        fields: Vec::new(),
         tokens: Vec::new(),
         place: "s.toml:7".into(),
     }

@@ -3,6 +3,7 @@
 use super::{COMMON, KINDS};
 use crate::config::file::{Reader, raw};
 use crate::config::values::{self, Raw};
+use crate::config::web;
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -43,6 +44,24 @@ impl<'a> Fields<'a, '_> {
             self.reader.problem(at, &format!("route.{key}: got {given}; allowed: {allowed}"));
         }
         read
+    }
+
+    /// The table `headers`: the fields that the route's answers have.
+    pub(super) fn headers(&mut self) -> Vec<(String, String)> {
+        let Some((at, value)) = self.value("headers") else { return Vec::new() };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.reader
+                .problem(at, "route.headers: allowed: a table such as { Cache-Control = \"max-age=60\" }");
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for (name, value) in table {
+            match web::route_field(name.get_ref(), &raw(value.get_ref())) {
+                Ok(field) => found.push(field),
+                Err(what) => self.reader.problem(name.span().start, &format!("route.headers: got {what}")),
+            }
+        }
+        found
     }
 
     /// Notes what is wrong with the route as a whole.

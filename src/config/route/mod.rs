@@ -14,6 +14,7 @@ pub use token::Token;
 
 use super::file::Reader;
 use super::values;
+use super::web::{self, Encodings};
 use fields::Fields;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,10 @@ pub struct Route {
     pub limit_request_body: Option<u64>,
     /// How long the answer may take to begin; `None`: the server's `request_timeout`.
     pub timeout: Option<Duration>,
+    /// `None`: the server's.
+    pub compress: Option<Encodings>,
+    /// Fields that its answers have, by names in lower case.
+    pub fields: Vec<(String, String)>,
     /// Who may ask; empty: everybody.
     pub tokens: Vec<Token>,
     /// `file:line` of the table's header, for messages.
@@ -62,8 +67,19 @@ pub enum Kind {
 }
 
 /// Keys that every route may have.
-const COMMON: [&str; 9] =
-    ["path", "methods", "status", "cache", "tags", "invalidates", "limit_request_body", "timeout", "tokens"];
+const COMMON: [&str; 11] = [
+    "path",
+    "methods",
+    "status",
+    "cache",
+    "tags",
+    "invalidates",
+    "limit_request_body",
+    "timeout",
+    "compress",
+    "headers",
+    "tokens",
+];
 
 /// The keys that name a kind, and what else each may have. `sql` beside `template` is the template's.
 const KINDS: [(&str, &[&str]); 6] = [
@@ -101,6 +117,8 @@ pub(super) fn read(reader: &mut Reader<'_>, route: &Spanned<DeValue<'_>>) -> Opt
     let invalidates = fields.read("invalidates", TAGS, fields::names).unwrap_or_default();
     let limit_request_body = fields.read("limit_request_body", "a size such as 64KiB", values::size);
     let timeout = fields.read("timeout", fields::WAIT, fields::wait);
+    let compress = fields.read("compress", web::ENCODINGS, web::encodings);
+    let own_fields = fields.headers();
     let tokens = token::read(&mut fields);
     if fields.reader.problems.len() > problems {
         return None;
@@ -116,6 +134,8 @@ pub(super) fn read(reader: &mut Reader<'_>, route: &Spanned<DeValue<'_>>) -> Opt
         invalidates,
         limit_request_body,
         timeout,
+        compress,
+        fields: own_fields,
         tokens,
         place: reader.place(at),
     })

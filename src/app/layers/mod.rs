@@ -1,0 +1,52 @@
+//! Layers that settings put around an app: fields for security, then CORS, then compression, from the outside in. Where none is
+//! set, there is none, and the app is served as it is. Not here: what the settings are called, the hooks of an app.
+
+mod compress;
+mod cors;
+mod secure;
+
+pub(crate) use compress::{Compress, Settled};
+
+use super::Body;
+use crate::config::Settings;
+use bytes::Bytes;
+use http::{Request, Response};
+use std::error::Error;
+use tower::util::BoxCloneService;
+use tower::{Layer, Service, ServiceExt};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// An app with layers around it. Of one type, whatever is set and whatever the app is.
+pub(crate) type Layered = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
+
+/// Whether any layer is.
+pub(crate) fn wanted(settings: &Settings) -> bool {
+    !settings.compress.is_none() || cors::wanted(settings) || secure::wanted(settings)
+}
+
+/// Puts what is set around the app.
+pub(crate) fn around<S, B>(settings: &Settings, app: S) -> Layered
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let mut layered =
+        BoxCloneService::new(app.map_response(|answer| answer.map(Body::new)).map_err(Into::into));
+    if !settings.compress.is_none() {
+        layered = BoxCloneService::new(Compress::new(settings.compress, settings).layer(layered));
+    }
+    if cors::wanted(settings) {
+        layered = BoxCloneService::new(cors::Cors::new(settings).layer(layered));
+    }
+    if secure::wanted(settings) {
+        layered = BoxCloneService::new(secure::Secure::new(settings).layer(layered));
+    }
+    layered
+}
+
+#[cfg(test)]
+mod tests;
