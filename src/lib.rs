@@ -42,6 +42,8 @@ pub use app::{
     Program, ProgramOptions, RequestId, ResponseCacheLayer, ResponseCacheOptions, ResponseFuture, Scheme,
     SqliteSession, TaggedCache, TlsInfo, TransactionOptions, Worker,
 };
+#[doc(hidden)]
+pub use serve::command_lines;
 pub use serve::{Alone, App, Shared, run, run_stock};
 pub use worker::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};
 

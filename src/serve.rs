@@ -58,6 +58,14 @@ pub fn run_stock() -> ExitCode {
     serve(&Plan { kind: AppKind::Stock, settings: None, preload: None, hooks, app })
 }
 
+/// The command lines of a server and of its `ctl`, for examples/manual.rs.
+#[doc(hidden)]
+pub fn command_lines() -> (clap::Command, clap::Command) {
+    let control =
+        config::with_settings(ctl::command().name(ctl::WORD).about("Ask a running server, and steer it."));
+    (config::command().no_binary_name(false), control.no_binary_name(false))
+}
+
 /// What is served, and how.
 struct Plan<'a, F> {
     kind: AppKind,

@@ -28,6 +28,7 @@ pub use print::reference;
 pub use proxies::{ForwardedFields, ProxyProtocol, Trust};
 pub use route::{Kind, Page, Param, ParamKind, Program, Query, Route, Scalar, Sql, Token};
 pub use source::{AppKind, Mode, Source, Stop};
+pub(crate) use source::{command, with_settings};
 pub(crate) use tls::TlsFiles;
 pub use tls::{CertReqs, TlsSettings};
 pub(crate) use web::is_all;

@@ -100,10 +100,7 @@ impl Source {
         commands: Command,
     ) -> Result<(Source, ArgMatches), Stop> {
         let (mut source, mut mode) = Source::new(kind, [], environment)?;
-        let is_setting = |arg: &Arg| SETTINGS.iter().any(|setting| arg.get_id() == setting.key);
-        let command =
-            add_settings(commands).mut_args(|arg| if is_setting(&arg) { arg.hide(true) } else { arg });
-        let matches = command.try_get_matches_from(arguments).map_err(not_understood)?;
+        let matches = with_settings(commands).try_get_matches_from(arguments).map_err(not_understood)?;
         source.take(&matches, &mut mode, |flag| Origin::Flag(format!("--{flag}")));
         Ok((source, matches))
     }
@@ -286,8 +283,14 @@ fn not_understood(error: clap::Error) -> Stop {
     }
 }
 
+/// Commands behind the flags by which a server is started, which name it.
+pub(crate) fn with_settings(commands: Command) -> Command {
+    let is_setting = |arg: &Arg| SETTINGS.iter().any(|setting| arg.get_id() == setting.key);
+    add_settings(commands).mut_args(|arg| if is_setting(&arg) { arg.hide(true) } else { arg })
+}
+
 /// The command line, read off the table.
-pub(super) fn command() -> Command {
+pub(crate) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).overrides_with(name).help(help)
     };

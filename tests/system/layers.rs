@@ -3,6 +3,7 @@
 
 use crate::support::tls::Authority;
 use crate::support::{Program, Server};
+use nix::sys::signal::Signal::SIGINT;
 use std::process::Command;
 
 /// What curl made of an answer.
@@ -55,7 +56,10 @@ path = "/text"
 text = "TEXT"
 [[route]]
 path = "/rows"
-sql = "with recursive n(i) as (select 1 union all select i + 1 from n limit 30000) select i, 'a row of many' as what from n"
+sql = "with recursive n(i) as (select 1 union all select i + 1 from n limit 40000) select i, 'a row of many' as what from n"
+[[route]]
+path = "/broken"
+sql = "with recursive n(i) as (select 1 union all select i + 1 from n limit 30000) select case when i = 29000 then x'00' else i end as i, hex(zeroblob(50)) as pad from n"
 [[route]]
 path = "/kept"
 sql = "with recursive n(i) as (select 1 union all select i + 1 from n limit 900) select i, 'a row of some' as what from n"
@@ -83,6 +87,7 @@ fn what_is_compressed_is_read_by_others_as_it_was() {
         let plain = curl(&server, path, "", &[]);
         assert!(plain.status == 200 && plain.body.len() > 4000, "{path}: {}", plain.head);
         assert_eq!((plain.field("content-encoding"), plain.field("vary")), (None, Some("accept-encoding")));
+        assert_eq!(plain.field("content-length").is_some(), path != "/rows", "{}", plain.head);
         for encoding in ENCODINGS {
             // A second time, for what is kept.
             for _ in 0..2 {
@@ -101,6 +106,30 @@ fn what_is_compressed_is_read_by_others_as_it_was() {
     server.stop();
 }
 
+/// Neither ends an answer that failed as if it were whole, nor is in the way of another protocol.
+#[test]
+fn what_fails_is_cut_and_what_changes_its_protocol_goes_on() {
+    let mut server = stock();
+    for accepted in ["identity", "gzip", "br", "zstd"] {
+        let output = Command::new("curl")
+            .args(["-sS", "--raw", "-o", "/dev/null", "-H", &format!("Accept-Encoding: {accepted}")])
+            .arg(format!("http://{}/broken", server.addr()))
+            .output()
+            .unwrap();
+        // A part is missing, or all: an encoder may have had nothing to say yet.
+        assert!([Some(18), Some(52)].contains(&output.status.code()), "{accepted}: {output:?}");
+    }
+    server.stop();
+    let args = "--compress gzip --nosniff --cors-origins *";
+    let mut server = Program::probe().workers(1).args(args).start();
+    let mut client = server.connect();
+    let upgrade = [("connection", "upgrade"), ("upgrade", "silence"), ("accept-encoding", "gzip")];
+    let answer = client.request("GET", "/silence", &upgrade, b"").unwrap();
+    assert_eq!((answer.status, answer.field("upgrade")), (101, Some("silence")));
+    server.signal(SIGINT);
+    server.wait_exit();
+}
+
 #[test]
 fn a_route_may_have_its_own_word_on_it() {
     let mut server = stock();
@@ -115,7 +144,8 @@ fn a_route_may_have_its_own_word_on_it() {
     assert_eq!((other.field("content-encoding"), other.field("vary")), (None, Some("accept-encoding")));
     server.stop();
     // Alone, without the server's.
-    let routes = ROUTES.replace("TEXT", &"many words ".repeat(400)).replace("compress = \"gzip, br, zstd\"\n", "");
+    let routes =
+        ROUTES.replace("TEXT", &"many words ".repeat(400)).replace("compress = \"gzip, br, zstd\"\n", "");
     let mut server = Program::stock().file("files/a.txt", "").config(&routes).start();
     assert_eq!(curl(&server, "/gzip", "gzip", &[]).field("content-encoding"), Some("gzip"));
     assert_eq!(curl(&server, "/text", "gzip", &[]).field("content-encoding"), None);
@@ -166,7 +196,7 @@ fn a_page_that_is_kept_comes_to_each_in_an_encoding_that_he_reads() {
 fn other_sites_and_browsers_are_told_what_the_settings_say() {
     let authority = Authority::new();
     let program = Program::probe().workers(1).tls(&authority).config(
-        "plain_bind = '127.0.0.1:0'\n[cors]\norigins = 'https://shop.example'\n\
+        "plain_bind = '127.0.0.2:0'\n[cors]\norigins = 'https://shop.example'\n\
          [security]\nnosniff = true\nhsts = 'max-age=600'\nreferrer_policy = 'same-origin'\n",
     );
     let mut server = program.file("ca.pem", &authority.pem).start();
@@ -206,7 +236,10 @@ fn other_sites_and_browsers_are_told_what_the_settings_say() {
     let preflight =
         ["-X", "OPTIONS", "-H", "Origin: https://shop.example", "-H", "Access-Control-Request-Method: POST"];
     let head = asked(&[&[secured.as_str()], preflight.as_slice()].concat());
-    assert!(head.contains("200 ok") && head.contains("access-control-allow-methods: get,head,post"), "{head}");
+    assert!(
+        head.contains("200 ok") && head.contains("access-control-allow-methods: get,head,post"),
+        "{head}"
+    );
     assert!(!head.contains("x-worker-pid"), "the app does not see it: {head}");
     server.stop();
 }

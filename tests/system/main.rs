@@ -20,6 +20,7 @@ mod ctl;
 mod daemon;
 mod database;
 mod deadline;
+mod documents;
 mod examples;
 mod fork_failure;
 mod haproxy;

@@ -117,7 +117,8 @@ impl http_body::Body for Pausing {
 #[tokio::test]
 async fn what_was_said_does_not_wait_for_what_is_still_to_come() {
     for accepted in ["gzip", "br", "zstd"] {
-        let answer = || response(200, &[("content-type", "text/plain")], "").map(|_| Body::new(Pausing(Some(PAGE))));
+        let answer =
+            || response(200, &[("content-type", "text/plain")], "").map(|_| Body::new(Pausing(Some(PAGE))));
         let app = service_fn(move |_: Request<Body>| ready(Ok::<_, Infallible>(answer())));
         let request = ask("GET", &[("accept-encoding", accepted)]);
         let mut body = around(&settings(), app).oneshot(request).await.unwrap().into_body();
