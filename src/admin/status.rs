@@ -27,7 +27,8 @@ pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
             "workers_wanted": standing.workers_wanted,
             "is_leaving": board.is_leaving() || standing.is_stopping,
             "reloads": reloads,
-            "last_reload": last_reload,
+            // The master wrote it. Its quotes, which the board gives out escaped, harm nobody here.
+            "last_reload": last_reload.replace("\\x22", "\""),
         },
         "totals": totals(board),
         "workers": workers,

@@ -132,7 +132,9 @@ fn code(outcome: &Value) -> u8 {
 /// Says why, and returns the exit code.
 fn refusal(outcome: &Value) -> u8 {
     let code = code(outcome);
-    fail(code, &show::plain(outcome["reason"].as_str().unwrap_or("no reason was given")));
+    // Several things may be wrong with a file, each in a line of its own.
+    let reason = outcome["reason"].as_str().unwrap_or("no reason was given");
+    fail(code, &reason.lines().map(show::plain).collect::<Vec<_>>().join("\n"));
     code
 }
 

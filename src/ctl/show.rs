@@ -116,7 +116,7 @@ fn deaths(deaths: &Value) -> String {
             let _ = writeln!(out, "    lost {}", request(lost));
         }
     }
-    if out.is_empty() { "no worker has died\n".to_owned() } else { out }
+    if out.is_empty() { "no worker has crashed\n".to_owned() } else { out }
 }
 
 /// A value in a line.

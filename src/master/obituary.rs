@@ -28,7 +28,7 @@ pub(super) struct End {
 /// Who finds out, writes it on the board and into the log.
 pub(super) struct Coroner {
     deaths: &'static Deaths,
-    /// Deaths so far.
+    /// Deaths so far that the board was to keep.
     count: u64,
     memory: MemoryKills,
 }
@@ -38,7 +38,8 @@ impl Coroner {
         Coroner { deaths, count: 0, memory: MemoryKills::of_this_process() }
     }
 
-    /// Reports a death, and each request that it cost unless the worker left of its own will; returns what kind it was.
+    /// Reports a death; returns what kind it was. Of one that was not the worker's own will, each request that it cost is told,
+    /// and the board keeps it: the many that leave in a reload must not push out the one that crashed.
     pub(super) fn report(&mut self, end: &End, seat: &Seat) -> Reason {
         let mut is_memory = false;
         let mut memory_rose = || {
@@ -54,9 +55,14 @@ impl Coroner {
             requests: seat.tally.requests(),
             in_flight: seat.in_flight.count(),
         };
-        self.count += 1;
-        self.deaths.keep(self.count, &death, &seat.in_flight, now_millis());
         let left = end.cause == Cause::Code(0);
+        let mut lost = Vec::new();
+        if !left {
+            self.count += 1;
+            self.deaths.keep(self.count, &death, &seat.in_flight, now_millis());
+            // Read back, escaped: a worker wrote it.
+            lost = self.deaths.read(self.count).map(|(_, lost)| lost).unwrap_or_default();
+        }
         let level = match (end.quiet, left) {
             (true, _) => log::Level::Debug,
             (false, true) => log::Level::Info,
@@ -67,9 +73,7 @@ impl Coroner {
             level,
             "worker exited slot={slot} pid={pid} cause=\"{cause}\" age={age:.1?} requests={requests} in_flight={in_flight}"
         );
-        // Read back, escaped: a worker wrote it.
-        let lost = self.deaths.read(self.count).map(|(_, lost)| lost).unwrap_or_default();
-        for lost in lost.iter().filter(|_| !left) {
+        for lost in &lost {
             log::warn!(
                 "request lost slot={slot} pid={pid} method={} path=\"{}\" phase={} age={:.1?}",
                 lost.method,

@@ -334,7 +334,8 @@ fn a_stop_finishes_what_is_open_and_a_stop_now_does_not() {
 #[test]
 fn crashes_are_told_with_what_they_cost() {
     let server = probe(1).start();
-    assert_eq!(ctl(&server, "crashes").stdout, "no worker has died\n");
+    done(&server, "reload --wait");
+    assert_eq!(ctl(&server, "crashes").stdout, "no worker has crashed\n", "one has left, as it was told to");
     assert!(server.try_get("/segv").is_err());
     server.wait(Said::Exited);
     let deaths = done(&server, "crashes");

@@ -22,6 +22,7 @@ mod database;
 mod deadline;
 mod documents;
 mod examples;
+mod first_steps;
 mod fork_failure;
 mod haproxy;
 mod hooks;
