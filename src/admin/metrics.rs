@@ -78,11 +78,17 @@ fn requests(out: &mut Exposition, sum: &Seat) {
     out.counter("ferricorn_proxy_protocol_refusals_total", help).is(tally.proxy_refusals());
     out.counter("ferricorn_handshake_failures_total", "TLS handshakes that failed, or took too long.")
         .is(tally.handshake_failures());
+    let help = "Connections that were refused, as their client had limit_client_connections.";
+    out.counter("ferricorn_connections_refused_total", help).is(tally.connections_refused());
     let help = "Clients that were cut off, by what they were too slow with.";
     let mut cuts = out.counter("ferricorn_slow_clients_total", help);
     for (what, count) in ["head", "body", "answer"].iter().zip(tally.cuts()) {
         cuts.with("with", what, count);
     }
+    let help = "Requests that were refused for want of a handler thread, by how.";
+    let mut shed = out.counter("ferricorn_requests_shed_total", help);
+    shed.with("by", "blocking_queue", sum.shed.queue_full.load(Relaxed));
+    shed.with("by", "max_wait", sum.shed.waited.load(Relaxed));
     let (buckets, time) = sum.pool_waits.read();
     let help = "Waits for a database connection and a thread, of calls that got both.";
     out.histogram("ferricorn_pool_wait_seconds", help, &in_seconds(buckets), time.as_secs_f64());

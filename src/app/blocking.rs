@@ -2,10 +2,12 @@
 //! Not here: what a call does. A call is queued, running or gone, and the one mutex says which.
 
 use super::{Deadline, Error, RequestId};
-use crate::scoreboard::{InFlight, RequestPhase};
+use crate::config::Settings;
+use crate::scoreboard::{InFlight, RequestPhase, Shed};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -15,14 +17,30 @@ pub(crate) struct Threads {
     shared: Arc<Shared>,
 }
 
+/// What the settings say of them; a zero time is no limit.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    max_threads: usize,
+    max_queued: usize,
+    /// How long a call may wait for a thread.
+    max_wait: Duration,
+    /// How long it may run.
+    timeout: Duration,
+}
+
+impl Limits {
+    pub(crate) fn of(settings: &Settings) -> Limits {
+        let Settings { threads, blocking_queue, max_wait, timeout, .. } = *settings;
+        Limits { max_threads: threads, max_queued: blocking_queue, max_wait, timeout }
+    }
+}
+
 struct Shared {
     state: Mutex<State>,
     /// There is a call in the queue, or the end has come.
     ready: Condvar,
-    max_threads: usize,
-    max_queued: usize,
-    /// How long a call may run; zero: for ever.
-    timeout: Duration,
+    limits: Limits,
+    shed: &'static Shed,
 }
 
 #[derive(Default)]
@@ -41,6 +59,8 @@ struct Queued {
     id: u64,
     /// That of the request which it is for.
     deadline: Option<Deadline>,
+    /// When it has waited for too long.
+    expires: Option<Instant>,
     call: Box<dyn FnOnce() + Send>,
 }
 
@@ -59,9 +79,9 @@ enum Place {
 }
 
 impl Threads {
-    pub(crate) fn new(max_threads: usize, max_queued: usize, timeout: Duration) -> Threads {
-        let shared =
-            Shared { state: Mutex::default(), ready: Condvar::new(), max_threads, max_queued, timeout };
+    /// `shed` is where the calls are counted that are refused.
+    pub(crate) fn new(limits: Limits, shed: &'static Shed) -> Threads {
+        let shared = Shared { state: Mutex::default(), ready: Condvar::new(), limits, shed };
         Threads { shared: Arc::new(shared) }
     }
 
@@ -81,6 +101,8 @@ impl Threads {
         F: FnOnce() -> T + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
+        let now = Instant::now();
+        let expires = after(now, self.shared.limits.max_wait);
         let (in_flight, id) = (InFlight::current(), RequestId::current());
         let _queued = in_flight.queued();
         let work = move || {
@@ -88,7 +110,7 @@ impl Threads {
             in_flight.enter(RequestPhase::Handler);
             in_flight.during(work)
         };
-        let id = self.shared.submit(Box::new(move || {
+        let call = Box::new(move || {
             // A closure that panicked is gone with all it owned: nobody sees it half done.
             let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
                 log::error!("handler call panicked message={:?}", panic_message(&*panic));
@@ -99,9 +121,10 @@ impl Threads {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(sender.send(outcome)))) {
                 log::error!("handler result panicked message={:?}", panic_message(&*panic));
             }
-        }))?;
-        let ticket = Ticket { shared: &self.shared, id };
-        ticket.wait(receiver, deadline).await
+        });
+        let id = self.shared.submit(call, expires)?;
+        let ticket = Ticket { shared: &self.shared, id, expires };
+        ticket.wait(receiver, deadline, now).await
     }
 
     /// For how long the oldest of the running calls has run, also when its caller has left.
@@ -121,7 +144,7 @@ impl Threads {
 
     /// How many calls may wait.
     pub(crate) fn max_queued(&self) -> usize {
-        self.shared.max_queued
+        self.shared.limits.max_queued
     }
 
     /// Takes no more calls and forgets the queued ones; the running ones go on.
@@ -145,6 +168,7 @@ impl Drop for Threads {
 struct Ticket<'a> {
     shared: &'a Shared,
     id: u64,
+    expires: Option<Instant>,
 }
 
 impl Ticket<'_> {
@@ -152,30 +176,31 @@ impl Ticket<'_> {
         &self,
         mut receiver: oneshot::Receiver<Result<T, Error>>,
         deadline: Option<Instant>,
+        begin: Instant,
     ) -> Result<T, Error> {
         // A call that is not running now cannot run for longer than `timeout` before now + timeout, so the
         // caller sleeps that long and then looks; the thread that starts a call need not tell anybody.
-        let mut queue_deadline = deadline;
-        let mut look_at = earliest(self.run_deadline(Instant::now()), queue_deadline);
+        let mut queue_deadline = earliest(deadline, self.expires);
+        let mut look_at = earliest(self.run_deadline(begin), queue_deadline);
         loop {
-            let Some(at) = look_at else { return flatten(receiver.await) };
+            let Some(at) = look_at else { return self.outcome(receiver.await) };
             if let Ok(outcome) = tokio::time::timeout_at(at.into(), &mut receiver).await {
-                return flatten(outcome);
+                return self.outcome(outcome);
             }
             let now = Instant::now();
+            let is_over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
             let may_run_until = match self.shared.place(self.id) {
-                Place::Queued if queue_deadline.is_some_and(|deadline| deadline <= now) => {
-                    return Err(Error::PoolTimeout);
-                }
+                Place::Queued if is_over(deadline) => return Err(Error::PoolTimeout),
+                Place::Queued if is_over(self.expires) => return Err(self.shared.expired()),
                 Place::Queued => self.run_deadline(now),
                 Place::Running(since) => {
                     queue_deadline = None;
                     self.run_deadline(since)
                 }
-                Place::Over => return flatten(receiver.await),
+                Place::Over => return self.outcome(receiver.await),
             };
-            if may_run_until.is_some_and(|until| until <= now) {
-                log::warn!("handler call timed out timeout_ms={}", self.shared.timeout.as_millis());
+            if is_over(may_run_until) {
+                log::warn!("handler call timed out timeout_ms={}", self.shared.limits.timeout.as_millis());
                 return Err(Error::TimedOut);
             }
             look_at = earliest(may_run_until, queue_deadline);
@@ -183,7 +208,15 @@ impl Ticket<'_> {
     }
 
     fn run_deadline(&self, since: Instant) -> Option<Instant> {
-        if self.shared.timeout.is_zero() { None } else { since.checked_add(self.shared.timeout) }
+        after(since, self.shared.limits.timeout)
+    }
+
+    /// A call that was thrown away has waited for too long, or the worker ends.
+    fn outcome<T>(&self, outcome: Result<Result<T, Error>, oneshot::error::RecvError>) -> Result<T, Error> {
+        outcome.unwrap_or_else(|_| {
+            let has_expired = self.expires.is_some_and(|expires| expires <= Instant::now());
+            Err(if has_expired { self.shared.expired() } else { Error::QueueFull })
+        })
     }
 }
 
@@ -203,18 +236,24 @@ impl Shared {
     }
 
     /// Puts a call into the queue and wakes or starts a thread for it.
-    fn submit(self: &Arc<Self>, call: Box<dyn FnOnce() + Send>) -> Result<u64, Error> {
+    fn submit(
+        self: &Arc<Self>,
+        call: Box<dyn FnOnce() + Send>,
+        expires: Option<Instant>,
+    ) -> Result<u64, Error> {
+        let Limits { max_threads, max_queued, .. } = self.limits;
         let mut state = self.lock();
         // A call that a free thread is about to take does not wait, so it does not count.
         let busy = state.running.iter().flatten().count();
-        let free = self.max_threads.saturating_sub(busy);
-        if state.closed || state.queue.len() >= self.max_queued + free {
+        let free = max_threads.saturating_sub(busy);
+        if state.closed || state.queue.len() >= max_queued + free {
+            self.shed.queue_full.fetch_add(1, Relaxed);
             return Err(Error::QueueFull);
         }
         let id = state.next_id;
         state.next_id += 1;
-        state.queue.push_back(Queued { id, deadline: Deadline::current(), call });
-        if state.queue.len() > state.running.len() - busy && state.running.len() < self.max_threads {
+        state.queue.push_back(Queued { id, deadline: Deadline::current(), expires, call });
+        if state.queue.len() > state.running.len() - busy && state.running.len() < max_threads {
             self.start_thread(&mut state)?;
         }
         let wake = state.idle > 0;
@@ -223,6 +262,11 @@ impl Shared {
             self.ready.notify_one();
         }
         Ok(id)
+    }
+
+    fn expired(&self) -> Error {
+        self.shed.waited.fetch_add(1, Relaxed);
+        Error::WaitedTooLong
     }
 
     fn start_thread(self: &Arc<Self>, state: &mut State) -> Result<(), Error> {
@@ -247,8 +291,16 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(queued) = state.queue.pop_front() {
-                let Queued { id, deadline, call } = queued;
-                state.running[number] = Some(Running { id, since: Instant::now(), deadline });
+                let Queued { id, deadline, expires, call } = queued;
+                let now = Instant::now();
+                if expires.is_some_and(|expires| expires <= now) {
+                    // Its caller, who is late himself, hears of it by this.
+                    drop(state);
+                    let _ = catch_unwind(AssertUnwindSafe(|| drop(call)));
+                    state = self.lock();
+                    continue;
+                }
+                state.running[number] = Some(Running { id, since: now, deadline });
                 drop(state);
                 call();
                 state = self.lock();
@@ -284,13 +336,13 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("not a text")
 }
 
-fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    one.into_iter().chain(other).min()
+/// Zero is for ever.
+fn after(begin: Instant, time: Duration) -> Option<Instant> {
+    if time.is_zero() { None } else { begin.checked_add(time) }
 }
 
-/// A call that was forgotten, because the worker ends, is like one that was never taken.
-fn flatten<T>(outcome: Result<Result<T, Error>, oneshot::error::RecvError>) -> Result<T, Error> {
-    outcome.unwrap_or(Err(Error::QueueFull))
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 #[cfg(test)]
@@ -307,6 +359,11 @@ mod tests {
         LocalSet::new().block_on(&runtime, story);
     }
 
+    fn threads(max_threads: usize, max_queued: usize, timeout: Duration) -> Threads {
+        let limits = Limits { max_threads, max_queued, max_wait: Duration::ZERO, timeout };
+        Threads::new(limits, Box::leak(Box::default()))
+    }
+
     /// A call that lasts until the sender is dropped, and that says when it has begun.
     fn held() -> (mpsc::Sender<()>, tokio::sync::oneshot::Receiver<()>, impl FnOnce() + Send) {
         let (release, released) = mpsc::channel();
@@ -321,7 +378,7 @@ mod tests {
     #[test]
     fn a_full_queue_refuses_at_once_and_a_place_freed_is_taken() {
         run(async {
-            let threads = Arc::new(Threads::new(1, 2, LONG));
+            let threads = Arc::new(threads(1, 2, LONG));
             let (release, begun, call) = held();
             let first = spawn_local({
                 let threads = Arc::clone(&threads);
@@ -345,9 +402,44 @@ mod tests {
     }
 
     #[test]
+    fn what_waited_too_long_is_refused_at_once_and_never_starts() {
+        run(async {
+            let max_wait = Duration::from_millis(50);
+            let shed: &Shed = Box::leak(Box::default());
+            let limits = Limits { max_threads: 1, max_queued: 10, max_wait, timeout: LONG };
+            let threads = Arc::new(Threads::new(limits, shed));
+            let (release, begun, call) = held();
+            let first = spawn_local({
+                let threads = Arc::clone(&threads);
+                async move { threads.call(call).await }
+            });
+            begun.await.unwrap();
+            let (tell, told) = mpsc::channel();
+            let start = Instant::now();
+            let late = threads.call({
+                let tell = tell.clone();
+                move || tell.send("late")
+            });
+            assert!(matches!(late.await, Err(Error::WaitedTooLong)));
+            assert!(start.elapsed() >= max_wait && start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+            assert_eq!(shed.waited.load(Relaxed), 1);
+            // The event loop hangs meanwhile: the thread finds it before its caller does.
+            let mut queued = std::pin::pin!(threads.call(move || tell.send("late")));
+            tokio::select! { biased; _ = &mut queued => panic!(), () = std::future::ready(()) => {} }
+            std::thread::sleep(max_wait * 2);
+            drop(release);
+            while threads.shared.lock().running[0].is_some() || !threads.shared.lock().queue.is_empty() {}
+            assert!(matches!(queued.await, Err(Error::WaitedTooLong)));
+            assert_eq!((shed.waited.load(Relaxed), told.try_iter().count()), (2, 0));
+            assert!(first.await.unwrap().is_ok(), "a call that runs may run on");
+            assert_eq!(threads.call(|| 1).await.unwrap(), 1);
+        });
+    }
+
+    #[test]
     fn what_nobody_waits_for_never_starts() {
         run(async {
-            let threads = Threads::new(1, 10, LONG);
+            let threads = threads(1, 10, LONG);
             let (release, mut begun, call) = held();
             let mut first = std::pin::pin!(threads.call(call));
             tokio::select! { biased; _ = &mut first => panic!(), begun = &mut begun => begun.unwrap() }
@@ -370,7 +462,7 @@ mod tests {
     fn a_call_times_out_from_its_start_and_is_seen_until_it_ends() {
         run(async {
             let timeout = Duration::from_millis(50);
-            let threads = Threads::new(1, 10, timeout);
+            let threads = threads(1, 10, timeout);
             let (release, _begun, call) = held();
             let start = Instant::now();
             assert!(matches!(threads.call(call).await, Err(Error::TimedOut)));
@@ -393,7 +485,7 @@ mod tests {
     #[test]
     fn a_panic_is_an_error_and_the_thread_lives() {
         run(async {
-            let threads = Threads::new(1, 10, Duration::ZERO);
+            let threads = threads(1, 10, Duration::ZERO);
             let outcome: Result<(), Error> = threads.call(|| panic!("on purpose")).await;
             assert!(matches!(outcome, Err(Error::Panicked)));
             assert_eq!(threads.call(|| 2).await.unwrap(), 2);
@@ -411,7 +503,7 @@ mod tests {
             }
         }
         run(async {
-            let threads = Threads::new(1, 10, Duration::from_millis(50));
+            let threads = threads(1, 10, Duration::from_millis(50));
             let (release, _begun, call) = held();
             let work = move || {
                 call();
@@ -427,7 +519,7 @@ mod tests {
     #[test]
     fn as_many_at_a_time_as_there_are_threads() {
         run(async {
-            let threads = Threads::new(2, 0, LONG);
+            let threads = threads(2, 0, LONG);
             let barrier = Arc::new(std::sync::Barrier::new(2));
             let meet = || {
                 let barrier = Arc::clone(&barrier);

@@ -25,6 +25,8 @@ const RETRY_AFTER_SECONDS: &str = "1";
 pub enum Error {
     /// As many calls wait already as may, for a handler thread or for a program: 503, Retry-After.
     QueueFull,
+    /// The call waited longer than `max_wait` for a handler thread, and was not begun: 503, Retry-After.
+    WaitedTooLong,
     /// No connection within `pool_timeout`: 503, Retry-After.
     PoolTimeout,
     /// The database cannot be reached: 503, Retry-After. Whether a statement that was under way took effect is unknown.
@@ -53,9 +55,11 @@ impl Error {
 
     fn status(&self) -> StatusCode {
         match self {
-            Error::QueueFull | Error::PoolTimeout | Error::DatabaseDown(_) | Error::ProgramDown(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Error::QueueFull
+            | Error::WaitedTooLong
+            | Error::PoolTimeout
+            | Error::DatabaseDown(_)
+            | Error::ProgramDown(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::ProgramFailed(_) => StatusCode::BAD_GATEWAY,
             Error::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Error::Panicked | Error::Postgres(_) | Error::Sqlite(_) | Error::Other(_) => {
@@ -69,6 +73,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::QueueFull => f.write_str("too many calls wait already"),
+            Error::WaitedTooLong => f.write_str("the call waited longer than max_wait for a thread"),
             Error::PoolTimeout => f.write_str("no database connection was free within pool_timeout"),
             Error::DatabaseDown(reason) => write!(f, "the database cannot be reached: {reason}"),
             Error::ProgramDown(reason) => write!(f, "the program cannot be asked: {reason}"),
@@ -93,6 +98,7 @@ impl StdError for Error {
             Error::Sqlite(error) => Some(error),
             Error::Other(error) => Some(error.as_ref()),
             Error::QueueFull
+            | Error::WaitedTooLong
             | Error::PoolTimeout
             | Error::DatabaseDown(_)
             | Error::ProgramDown(_)
@@ -147,6 +153,7 @@ mod tests {
         let secret = "secret";
         let rows = [
             (Error::QueueFull, 503, true),
+            (Error::WaitedTooLong, 503, true),
             (Error::PoolTimeout, 503, true),
             (Error::DatabaseDown(secret.into()), 503, true),
             (Error::ProgramDown(secret.into()), 503, true),

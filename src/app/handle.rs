@@ -1,6 +1,6 @@
 //! The `Worker` handle that an app receives. Not here: the life of a worker process.
 
-use super::blocking::Threads;
+use super::blocking::{Limits, Threads};
 use super::cache::{Invalidation, tag_slot};
 use super::program::Programs;
 use super::{
@@ -56,7 +56,7 @@ impl Worker {
         is_on_trial: bool,
         tie: fn(&mut Command),
     ) -> Worker {
-        let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
+        let threads = Arc::new(Threads::new(Limits::of(&settings), &board.seat(slot).shed));
         let database = Database::new(&settings, slot, board, &threads);
         Worker::of(slot, settings, board, is_on_trial, threads, database, Programs::new(tie, board, slot))
     }
@@ -259,7 +259,8 @@ impl Worker {
     /// Runs `work`, which may block, on one of the worker's `threads` handler threads.
     ///
     /// # Errors
-    /// `QueueFull` at once when `blocking_queue` calls wait already; `TimedOut` when `work` has run for `timeout`
+    /// `QueueFull` at once when `blocking_queue` calls wait already; `WaitedTooLong` when it has waited for a thread for
+    /// `max_wait`, and then it never starts; `TimedOut` when `work` has run for `timeout`
     /// (it goes on, but nobody hears of it); `Panicked`. A call whose future is dropped while it waits never starts.
     pub async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
     where
@@ -323,8 +324,8 @@ impl Worker {
     /// A worker over a database that a test made.
     #[cfg(test)]
     pub(crate) fn stub(settings: Settings, database: Option<Database>) -> Worker {
-        let threads = Arc::new(Threads::new(settings.threads, settings.blocking_queue, settings.timeout));
         let board = Board::stub(4);
+        let threads = Arc::new(Threads::new(Limits::of(&settings), &board.seat(3).shed));
         Worker::of(3, Arc::new(settings), board, false, threads, database, Programs::new(|_| {}, board, 3))
     }
 }

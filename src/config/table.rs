@@ -206,6 +206,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         "Blocking calls that may wait for a thread, per worker; beyond it a request is answered 503."
     ),
     row!(
+        "max_wait",
+        None,
+        ["max-wait"],
+        "\"30s\"",
+        v::duration,
+        to_a_day,
+        [max_wait],
+        v::show_duration,
+        DURATION,
+        "How long a blocking call may wait for a thread; then its request is answered 503, and it is not begun."
+    ),
+    row!(
         "worker_connections",
         None,
         ["worker-connections"],
@@ -216,6 +228,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_number,
         "a number from 1 to 1000000",
         "Connections open at a time, per worker; at this number it leaves new ones to others."
+    ),
+    row!(
+        "limit_client_connections",
+        None,
+        ["limit-client-connections"],
+        "0",
+        v::count,
+        |n: &u64| *n <= 60_000,
+        [limit_client_connections],
+        v::show_number,
+        "a number up to 60000; 0 switches it off",
+        "The most connections that one client may have open, over all workers; beyond it one is answered 429, or closed where it speaks TLS. A client is an IPv4 address or an IPv6 network of 64 bits. Unix sockets and forwarded_allow_ips do not count."
     ),
     row!(
         "timeout",
@@ -312,6 +336,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_duration,
         "a duration such as 500ms, 30s, 2m or a number of seconds, up to 24h; 0 closes after each answer",
         "How long an idle connection is kept for the next request."
+    ),
+    row!(
+        "keepalive_requests",
+        None,
+        ["keepalive-requests"],
+        "0",
+        v::count,
+        any,
+        [keepalive_requests],
+        v::show_number,
+        "a number; 0 switches it off",
+        "Requests after which a connection is closed, so that its client comes again, perhaps to another worker."
     ),
     row!(
         "max_requests",

@@ -1,7 +1,7 @@
 //! A group of sockets that listen on one TCP address (SO_REUSEPORT), and which of them new connections go to.
 //! Not here: who accepts from them, and when one may be closed without a loss.
 
-use super::listener::defer_accept;
+use super::listener::tune;
 use crate::config::Bind;
 use nix::libc::{self, sock_filter, sock_fprog};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -129,9 +129,7 @@ fn tcp_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(family, SockType::Stream, flags, None)?;
-    // Connections inherit it, which saves each of them a system call (tcp(7)).
-    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-    defer_accept(socket.as_fd())?;
+    tune(socket.as_fd())?;
     Ok(socket)
 }
 

@@ -93,9 +93,7 @@ impl Listener {
 
     fn tcp(socket: TcpListener) -> io::Result<Listener> {
         socket.set_nonblocking(true)?;
-        // Connections inherit it, which saves each of them a system call (tcp(7)).
-        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-        defer_accept(socket.as_fd())?;
+        tune(socket.as_fd())?;
         let addr = socket.local_addr()?;
         Ok(Listener { fd: socket.into(), at: Place::Tcp(addr) })
     }
@@ -184,16 +182,30 @@ pub(crate) fn receive(offers: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// How much of an answer the kernel takes beyond what is on its way. By itself it takes as much as it hopes to send, up to 4 MiB,
+/// also for a client that reads nothing: a thousand of these then have all TCP of the machine short of memory.
+const MAX_UNSENT_BYTES: libc::c_int = 128 * 1024;
+
+/// What all connections of a listening socket inherit, which saves each of them the system calls (tcp(7)).
+pub(super) fn tune(socket: BorrowedFd<'_>) -> io::Result<()> {
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    set_number(socket, libc::TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)?;
+    defer_accept(socket)
+}
+
 /// Has the kernel hand a connection over when its first bytes have come, or at the latest when they have not come for a
 /// second (TCP_DEFER_ACCEPT, tcp(7)): in HTTP the client speaks first. So a worker is woken once for a connection and its
 /// request, and finds both.
-pub(super) fn defer_accept(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let seconds: libc::c_int = 1;
+fn defer_accept(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_number(socket, libc::TCP_DEFER_ACCEPT, 1)
+}
+
+/// Sets an option of TCP that is one int.
+fn set_number(socket: BorrowedFd<'_>, option: libc::c_int, number: libc::c_int) -> io::Result<()> {
     let length = size_of::<libc::c_int>() as libc::socklen_t;
-    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+    let (socket, level) = (socket.as_raw_fd(), libc::IPPROTO_TCP);
     // SAFETY: the option reads one int, which lives until the call returns.
-    let done =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const seconds).cast(), length) };
+    let done = unsafe { libc::setsockopt(socket, level, option, (&raw const number).cast(), length) };
     Errno::result(done)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! writes here itself, the last deaths, is for processes that it forks later.
 //! Not here: what anybody concludes from it.
 
+mod clients;
 mod deaths;
 mod generations;
 mod in_flight;
@@ -17,6 +18,7 @@ use named::{Named, Registry};
 use own::{Own, OwnRegistry};
 use standing::Head;
 
+pub(crate) use clients::{ClientMark, Clients};
 pub(crate) use deaths::{Death, Deaths};
 pub(crate) use generations::{Generations, Moment, Slot, SlotHasher};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests, SeenRequest};
@@ -26,14 +28,16 @@ pub(crate) use own::{
     is_word,
 };
 pub(crate) use standing::{Reason, Standing, Tenure};
-pub(crate) use tally::{Slow, Tally, Waits};
+pub(crate) use tally::{Shed, Slow, Tally, Waits};
 pub(crate) use tokens::{Held, Lost, Tokens};
 
 use log::LevelFilter;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::time::{ClockId, clock_gettime};
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
@@ -57,6 +61,8 @@ pub(crate) struct Seat {
     pub(crate) pool_timeouts: AtomicU64,
     /// How long those waited who got one.
     pub(crate) pool_waits: Waits,
+    /// What it refused for want of a handler thread.
+    pub(crate) shed: Shed,
     /// What it has done.
     pub(crate) tally: Tally,
     /// What it counts of each cache and program.
@@ -67,6 +73,9 @@ pub(crate) struct Seat {
     pub(crate) tenure: Tenure,
     /// Requests under way.
     pub(crate) in_flight: Requests,
+    /// Whether the worker counts connections by client; if not, nobody touches the memory of `clients`.
+    counts_clients: AtomicU32,
+    clients: Clients,
 }
 
 /// Milliseconds on a clock that all processes of the machine share and that nobody can set (CLOCK_MONOTONIC).
@@ -131,12 +140,22 @@ impl Seat {
         }
         self.tenure.clear();
         self.in_flight.clear();
+        if self.counts_clients.swap(0, Ordering::Relaxed) != 0 {
+            self.clients.clear();
+        }
+    }
+
+    /// For its worker, which counts its connections by client from now on.
+    pub(crate) fn count_clients(&self) -> &Clients {
+        self.counts_clients.store(1, Ordering::Relaxed);
+        &self.clients
     }
 
     /// What only grows while somebody sits here.
     fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
         let of_pool = self.pool_waits.counters().chain([&self.pool_timeouts]);
-        self.tally.counters().chain(of_pool).chain(self.named.counters()).chain(self.own.counters())
+        let of_own = self.named.counters().chain(self.own.counters());
+        self.tally.counters().chain(of_pool).chain(self.shed.counters()).chain(of_own)
     }
 
     /// Adds what was counted here to another seat's counters.
@@ -162,6 +181,8 @@ pub(crate) struct Board {
     gone: &'static Seat,
     registry: &'static Registry,
     own_registry: &'static OwnRegistry,
+    /// Nobody outside knows it.
+    client_key: u64,
     pub(crate) deaths: &'static Deaths,
     pub(crate) generations: Generations,
     pub(crate) tokens: &'static Tokens,
@@ -183,6 +204,7 @@ impl Board {
             gone: &gone[0],
             registry: &registry[0],
             own_registry: &own_registry[0],
+            client_key: RandomState::new().build_hasher().finish(),
             deaths: &deaths[0],
             generations,
             tokens: generations.tokens(),
@@ -354,6 +376,19 @@ impl Board {
         sum / count.max(1)
     }
 
+    pub(crate) fn client_mark(&self, addr: IpAddr) -> ClientMark {
+        ClientMark::of(addr, self.client_key)
+    }
+
+    /// How many connections this client has with workers that count them, those that drain included.
+    pub(crate) fn connections_of(&self, client: ClientMark) -> u64 {
+        let count = |seat: &Seat| match seat.counts_clients.load(Ordering::Relaxed) {
+            0 => 0,
+            1.. => seat.clients.count(client),
+        };
+        self.seats_used().map(|(_, seat)| count(seat)).sum()
+    }
+
     /// # Panics
     /// When there is no such slot.
     pub(crate) fn seat(&self, slot: u32) -> &'static Seat {
@@ -403,6 +438,22 @@ mod tests {
         seat.clear();
         assert_eq!(seat.phase(), Phase::Booting);
         assert_eq!(seat.tally.requests(), 0);
+    }
+
+    #[test]
+    fn a_client_is_counted_over_all_workers_and_forgotten_with_each() {
+        let board = Board::stub(3);
+        let client = board.client_mark([192, 0, 2, 1].into());
+        for slot in 0..3 {
+            let seat = board.take_seat(slot);
+            let clients = seat.count_clients();
+            assert!(clients.add(client) && clients.add(client));
+        }
+        assert_eq!(board.connections_of(client), 6);
+        assert_eq!(board.connections_of(board.client_mark([192, 0, 2, 2].into())), 0);
+        board.vacate(board.seat(0), Reason::Killed);
+        board.take_seat(1);
+        assert_eq!(board.connections_of(client), 2, "the dead have no connections");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Tally {
     accept_errors: AtomicU64,
     proxy_refusals: AtomicU64,
     handshake_failures: AtomicU64,
+    /// Of clients that had too many.
+    connections_refused: AtomicU64,
     /// Clients that were cut off, in the order of `Slow`.
     cut: [AtomicU64; 3],
 }
@@ -43,6 +45,22 @@ pub(crate) enum Slow {
 pub(crate) struct Waits {
     micros: AtomicU64,
     times: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+}
+
+/// Blocking calls that were refused; any thread may add to it.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub(crate) struct Shed {
+    /// `blocking_queue` calls waited already.
+    pub(crate) queue_full: AtomicU64,
+    /// The call had waited for `max_wait`.
+    pub(crate) waited: AtomicU64,
+}
+
+impl Shed {
+    pub(super) fn counters(&self) -> [&AtomicU64; 2] {
+        [&self.queue_full, &self.waited]
+    }
 }
 
 impl Waits {
@@ -91,6 +109,11 @@ impl Tally {
         add(&self.handshake_failures, 1);
     }
 
+    /// A client has too many connections.
+    pub(crate) fn connection_refused(&self) {
+        add(&self.connections_refused, 1);
+    }
+
     pub(crate) fn cut(&self, slow: Slow) {
         add(&self.cut[slow as usize], 1);
     }
@@ -105,11 +128,12 @@ impl Tally {
             accept_errors,
             proxy_refusals,
             handshake_failures,
+            connections_refused,
             cut,
         } = self;
         let single =
             [body_bytes, latency_micros, accepted, accept_errors, proxy_refusals, handshake_failures];
-        answers.iter().chain(latencies).chain(cut).chain(single)
+        answers.iter().chain(latencies).chain(cut).chain(single).chain([connections_refused])
     }
 
     /// Requests that are over.
@@ -141,6 +165,10 @@ impl Tally {
 
     pub(crate) fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Relaxed)
+    }
+
+    pub(crate) fn connections_refused(&self) -> u64 {
+        self.connections_refused.load(Relaxed)
     }
 
     /// With a head, with a body, and with an answer.

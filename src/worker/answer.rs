@@ -212,7 +212,7 @@ fn app_failed<T>(error: BoxError) -> Poll<Result<T, Refusal>> {
 fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> Response<AnswerBody<B>> {
     let status = response.status();
     // With 101 the field means the change of protocol.
-    if watched.floor.is_draining() && status != StatusCode::SWITCHING_PROTOCOLS {
+    if watched.is_last() && status != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let ticket = ticket.with(status, response.headers_mut());
@@ -221,13 +221,13 @@ fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> 
 
 /// The server's own answer; where it doubts the request's framing, the last one on its connection.
 fn refused<B>(refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
-    let is_draining = ticket.floor().is_draining();
+    let is_last = ticket.is_last();
     let mut response = Response::new(());
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     let app_is_to_blame = [Refusal::FAILED, Refusal::LATE].contains(&refusal);
-    if !app_is_to_blame || is_draining {
+    if !app_is_to_blame || is_last {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         ticket.note_refusal();
     }

@@ -5,7 +5,7 @@ use super::access_log::{LEFT, Line, Outcome};
 use super::connection::{Stage, Watched};
 use super::forwarded::Verdict;
 use super::gate::Fields;
-use super::{BoxError, Floor, request_id};
+use super::{BoxError, request_id};
 use crate::app::RequestId;
 use crate::scoreboard::{InFlight, RequestPhase};
 use bytes::Bytes;
@@ -135,8 +135,8 @@ impl Ticket {
         Ticket { watched: watched.clone(), line, client, id, bytes: 0 }
     }
 
-    pub(super) fn floor(&self) -> &Floor {
-        &self.watched.floor
+    pub(super) fn is_last(&self) -> bool {
+        self.watched.is_last()
     }
 
     pub(super) fn id(&self) -> Option<&RequestId> {

@@ -6,7 +6,7 @@ use super::framing::{Fault, Limits};
 use super::stall::Stall;
 use super::stream::{Shared, Stream};
 use super::wire::Wire;
-use super::{App, BoxError, Floor, access_log, clock, prelude, tls};
+use super::{App, BoxError, Floor, access_log, clock, crowd, prelude, tls};
 use crate::app::{Peer, TlsInfo};
 use crate::config::{LogTarget, Settings};
 use crate::scoreboard::Place;
@@ -112,6 +112,10 @@ pub(super) struct Watched {
     pub(super) is_late: AtomicBool,
     /// Whether the client takes what it is sent.
     pub(super) stall: Stall,
+    /// Whose number of connections it is counted in, as bits; 0: nobody's.
+    pub(super) client: AtomicU64,
+    /// Requests so far, where `keepalive_requests` bounds them.
+    requests: AtomicU64,
     /// The request under way, on the board.
     pub(super) place: Place,
     task: Mutex<Option<AbortHandle>>,
@@ -139,9 +143,16 @@ impl Watched {
             answering: AtomicBool::new(false),
             is_late: AtomicBool::new(false),
             stall: Stall::default(),
+            client: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             place: Place::default(),
             task: Mutex::new(None),
         }
+    }
+
+    /// Whether that client may have this connection; if not, it has been told.
+    fn is_from(&self, origin: Origin) -> bool {
+        crowd::admit(self, &origin) && self.origin.set(origin).is_ok()
     }
 
     pub(super) fn origin(&self) -> &Origin {
@@ -195,8 +206,28 @@ impl Watched {
 
     /// A request begins.
     pub(super) fn begin(&self) {
+        if self.floor.settings.keepalive_requests > 0 {
+            self.requests.store(self.requests.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
         self.began.store(clock::begin(), Ordering::Relaxed);
         self.class.store(0, Ordering::Relaxed);
+    }
+
+    /// The server means to close the connection behind the answer to this request.
+    pub(super) fn is_last(&self) -> bool {
+        let limit = self.floor.settings.keepalive_requests;
+        limit > 0 && self.requests.load(Ordering::Relaxed) >= limit || self.floor.is_draining()
+    }
+
+    /// Bytes of another request have come, read or not.
+    fn has_more(&self) -> bool {
+        match self.stage() {
+            Stage::Head => true,
+            Stage::Upgraded => false,
+            Stage::New | Stage::Idle | Stage::Body | Stage::Answer | Stage::Handshake => {
+                self.stream.lock().has_unread()
+            }
+        }
     }
 
     /// It is over: the first digit of its answer's status, and how many microseconds it took.
@@ -282,6 +313,7 @@ impl Drop for Entry {
         let mut open = self.floor.connections.lock();
         let watched = open.remove(self.key);
         watched.place.end(&self.floor.seat.in_flight);
+        crowd::leave(&watched);
         watched.stall.outlive(self.floor.settings.send_timeout, &watched.stream.lock());
         self.floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
         drop(open);
@@ -289,15 +321,19 @@ impl Drop for Entry {
     }
 }
 
-/// Serves a connection in a task of its own.
+/// Serves a connection in a task of its own, unless its client has too many.
 pub(super) fn serve<S, B>(floor: &Arc<Floor>, stream: Stream, peer: Peer, speaks_tls: bool, service: S)
 where
     S: App<B>,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
+    floor.seat.tally.accepted();
     let stage = if speaks_tls { Stage::Handshake } else { Stage::New };
     let watched = Arc::new(Watched::new(floor, stream, stage));
-    floor.seat.tally.accepted();
+    // Who that is may be for a proxy to say.
+    if !prelude::is_due(peer, &floor.settings) && !watched.is_from(Origin::of(peer, &floor.settings)) {
+        return;
+    }
     let mut open = floor.connections.lock();
     let entry = Arc::new(Entry { floor: floor.clone(), key: open.insert(watched.clone()) });
     floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
@@ -312,14 +348,13 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let settings = &watched.floor.settings;
-    // Boxed, so that a connection is no larger where no proxy announces it.
-    let origin = if prelude::is_due(peer, settings) {
-        Box::pin(prelude::read(&watched.stream, peer, &watched.floor)).await
-    } else {
-        Some(Origin::of(peer, settings))
-    };
-    let Some(origin) = origin else { return };
-    watched.origin.get_or_init(|| origin);
+    if watched.origin.get().is_none() {
+        // Boxed, so that a connection is no larger where no proxy announces it.
+        let origin = Box::pin(prelude::read(&watched.stream, peer, &watched.floor)).await;
+        if !origin.is_some_and(|origin| watched.is_from(origin)) {
+            return;
+        }
+    }
     // Boxed for the same reason.
     if watched.stage() == Stage::Handshake && !Box::pin(tls::secure(&watched)).await {
         return;
@@ -346,7 +381,8 @@ where
     }
     let is_unread =
         [&watched.body_left, &watched.has_refused].iter().any(|flag| flag.load(Ordering::Relaxed));
-    if ended.is_err() || is_unread {
+    // Where we close and the client has sent more, a reset would cost it the answer.
+    if ended.is_err() || is_unread || watched.is_last() && watched.has_more() {
         linger(&watched.stream).await;
     }
     drop(entry);

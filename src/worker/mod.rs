@@ -6,6 +6,7 @@ mod answer;
 mod body;
 mod clock;
 mod connection;
+mod crowd;
 mod forwarded;
 mod framing;
 mod gate;
@@ -25,10 +26,10 @@ mod wire;
 use crate::app::{Body, RequestId, Worker};
 use crate::config::Settings;
 use crate::logging;
-use crate::scoreboard::{Board, Phase, Seat, now_millis};
+use crate::scoreboard::{Board, Clients, Phase, Seat, now_millis};
 use accept::HeldBy;
 use access_log::AccessLog;
-use connection::{Connections, Watched};
+use connection::{Connections, Origin, Watched};
 use http::{Request, Response, StatusCode};
 use request_id::RequestIds;
 use signals::{Asked, Signals};
@@ -106,6 +107,8 @@ struct Floor {
     /// `None`: all connections are in the clear.
     tls: Option<tls::Acceptor>,
     request_ids: Option<RequestIds>,
+    /// Where this worker counts connections by client; `None`: it does not.
+    clients: Option<&'static Clients>,
     draining: AtomicBool,
     served: AtomicU64,
     /// After how many requests the worker asks for a successor.
@@ -132,8 +135,12 @@ impl Floor {
 
     /// Logs a request of which there was no whole head, and which had this answer all the same.
     fn log_unread(&self, watched: &Watched, status: StatusCode) {
+        self.log_refused(watched.origin(), status);
+    }
+
+    fn log_refused(&self, origin: &Origin, status: StatusCode) {
         if let Some(access_log) = &self.access_log {
-            access_log.write_unread(&watched.origin().name, status);
+            access_log.write_unread(&origin.name, status);
         }
     }
 
@@ -202,12 +209,14 @@ async fn live<S: HttpService>(
     hooks.warm_up(&worker, &service).await.map_err(io::Error::other)?;
     let Settings { max_requests, max_requests_jitter, max_worker_age, max_worker_memory, .. } = post.settings;
     let max_age = max_worker_age.as_millis() as u64;
+    let seat = post.board.seat(post.slot);
     let floor = Arc::new(Floor {
+        clients: (post.settings.limit_client_connections > 0).then(|| seat.count_clients()),
         max_requests: jittered(max_requests, max_requests_jitter),
         retires_at: (max_age > 0).then(|| now_millis() + jittered(max_age, max_age / AGE_JITTER)),
         is_too_large: (max_worker_memory > 0).then(|| memory::watch(max_worker_memory)).transpose()?,
         settings: post.settings,
-        seat: post.board.seat(post.slot),
+        seat,
         board: post.board,
         bell: post.bell,
         connections: Connections::default(),

@@ -86,11 +86,13 @@ impl Stall {
     }
 }
 
-/// Has the kernel forget what it has not sent, and whoever waits for the socket learn that it is over.
-pub(super) fn give_up(stream: &Stream) {
+/// Has the kernel forget what it has not sent when the socket is closed; where that is for the app to do, it learns that it is time.
+pub(super) fn give_up(stream: &Stream, is_the_apps: bool) {
     if let Some(socket) = stream.socket() {
         let _ = setsockopt(&socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
-        let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        if is_the_apps {
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        }
     }
 }
 

@@ -175,7 +175,7 @@ fn carry_out(watched: &Arc<Watched>, end: End) {
             watched.floor.seat.tally.cut(Slow::Answer);
             let peer = watched.peer().map_or_else(|| "-".to_owned(), |peer| peer.to_string());
             log::debug!("client took nothing and was cut off peer={peer}");
-            stall::give_up(&watched.stream.lock());
+            stall::give_up(&watched.stream.lock(), watched.stage() == Stage::Upgraded);
             watched.abort();
         }
     }

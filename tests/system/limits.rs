@@ -113,6 +113,31 @@ fn a_full_queue_is_a_503_with_retry_after() {
 }
 
 #[test]
+fn a_call_that_waits_longer_than_max_wait_is_a_503_and_is_not_begun() {
+    let args = "--threads 1 --max-wait 500ms --admin-bind 127.0.0.1:0";
+    let mut server = Program::probe().workers(1).args(args).start();
+    let mut first = server.connect();
+    first.send(http::request("GET", "/block?ms=3000", &[], b"")).unwrap();
+    eventually(DEADLINE, "it runs", || server.ask_admin("/status").text().contains("/block"));
+    let begin = Instant::now();
+    let mut late: Vec<Connection> = (0..5).map(|_| server.connect()).collect();
+    for client in &mut late {
+        client.send(http::request("GET", "/block?ms=20000", &[], b"")).unwrap();
+    }
+    for client in &mut late {
+        let answer = client.read().unwrap();
+        assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
+    }
+    let took = begin.elapsed();
+    assert!(took >= millis(490) && took < seconds(2), "{took:?}");
+    assert_eq!(first.read().unwrap().status, 200, "a call that runs goes on");
+    assert_eq!(server.get("/block?ms=10").status, 200, "none of them was begun");
+    let metrics = server.ask_admin("/metrics").text();
+    assert!(metrics.contains("ferricorn_requests_shed_total{by=\"max_wait\"} 5\n"), "{metrics}");
+    server.stop();
+}
+
+#[test]
 fn a_queued_call_whose_client_has_gone_never_starts() {
     let mut server = Program::probe().workers(1).args("--threads 1 --blocking-queue 10").start();
     let begin = Instant::now();

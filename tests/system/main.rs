@@ -16,6 +16,7 @@ mod behind_proxy;
 mod budget;
 mod coherence;
 mod crash;
+mod crowd;
 mod ctl;
 mod daemon;
 mod database;

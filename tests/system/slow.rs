@@ -5,9 +5,12 @@ use crate::support::tls::Authority;
 use crate::support::{
     Connection, DEADLINE, Program, Server, Target, alone, busy, eventually, millis, proc, seconds,
 };
-use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt::RcvBuf,
+};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,8 +19,16 @@ const MUCH: usize = 20 * 1024 * 1024;
 
 /// A client with a small buffer, so that little is on its way.
 fn narrow(addr: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(addr).unwrap();
-    setsockopt(&stream, RcvBuf, &(32 * 1024)).unwrap();
+    narrower(addr, 32 * 1024)
+}
+
+/// The buffer is set before the connection stands: what the other side may send first is agreed on then.
+fn narrower(addr: SocketAddr, buffer: usize) -> TcpStream {
+    let SocketAddr::V4(addr) = addr else { panic!("{addr} is not IPv4") };
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&socket, RcvBuf, &buffer).unwrap();
+    connect(socket.as_raw_fd(), &SockaddrIn::from(addr)).unwrap();
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
     stream
@@ -119,13 +130,20 @@ fn a_client_that_takes_nothing_is_cut_off_and_forgotten() {
 
 /// Whether the kernel has a socket for the connection from this port, at the server's end.
 fn is_known(server: &Server, port: u16) -> bool {
-    let (own, peer) = (format!(":{:04X}", server.addr().port()), format!(":{port:04X}"));
+    held(server).iter().any(|(peer, _)| *peer == port)
+}
+
+/// The sockets at the server's end: from which port, and how many bytes wait there to be sent or taken (/proc/net/tcp).
+fn held(server: &Server) -> Vec<(u16, u64)> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    table.lines().any(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        words.next().is_some_and(|local| local.ends_with(&own))
-            && words.next().is_some_and(|remote| remote.ends_with(&peer))
-    })
+    let port = |place: &str| u16::from_str_radix(place.split(':').nth(1)?, 16).ok();
+    let of_server = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, own, peer, _, queues, ..] = words[..] else { return None };
+        let waiting = u64::from_str_radix(queues.split(':').next()?, 16).ok()?;
+        (port(own)? == server.addr().port()).then_some((port(peer)?, waiting))
+    };
+    table.lines().filter_map(of_server).collect()
 }
 
 #[test]
@@ -147,22 +165,24 @@ fn the_same_over_tls_and_over_a_unix_socket() {
 
 #[test]
 fn an_answer_that_is_read_slowly_comes_to_its_end() {
-    // The socket is full for minutes at this pace, and says nothing of what is read.
-    let mut server = with_metrics("--send-timeout 2s --keep-alive 1s").start();
-    for path in ["/bytes?n=20971520", "/stream?n=20971520"] {
-        let mut client = narrow(server.addr());
+    // At this pace the socket is full for eight seconds at a time, and says nothing of what is read meanwhile.
+    let mut server = with_metrics("--send-timeout 3s --keep-alive 1s").start();
+    let whole = 4_000_000;
+    for path in ["/bytes?n=4000000", "/stream?n=4000000"] {
+        let mut client = narrower(server.addr(), 4096);
         ask(&mut client, path, "connection: close\r\n");
-        let (mut buffer, mut read) = (vec![0; 8 * 1024], 0);
+        let (mut buffer, mut read) = (vec![0; 400], 0);
         let begin = Instant::now();
-        while begin.elapsed() < seconds(6) {
+        while begin.elapsed() < seconds(8) {
             read += client.read(&mut buffer).unwrap();
             thread::sleep(millis(50));
         }
-        assert!(read < MUCH / 4, "it was slow: {read}");
+        assert!(read < whole / 4, "it was slow: {read}");
         // It makes haste now.
+        setsockopt(&client, RcvBuf, &(1024 * 1024)).unwrap();
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).unwrap();
-        assert!(read + rest.len() > MUCH, "{path}: {} of {MUCH} bytes", read + rest.len());
+        assert!(read + rest.len() > whole, "{path}: {} of {whole} bytes", read + rest.len());
     }
     assert_eq!(metric(&server, "ferricorn_slow_clients_total{with=\"answer\"}"), 0);
     server.stop();
@@ -181,6 +201,37 @@ fn a_slow_reader_is_served_to_its_end_by_a_worker_that_drains() {
     client.read_to_end(&mut rest).unwrap();
     assert!(rest.len() > MUCH - 100, "{} of {MUCH} bytes", rest.len());
     assert_eq!(server.wait_exit(), crate::support::server::End::Code(0));
+}
+
+#[test]
+fn what_the_kernel_holds_for_a_closed_connection_is_forgotten_too() {
+    let mut server = with_metrics("--send-timeout 1s").start();
+    let mut client = narrow(server.addr());
+    ask(&mut client, "/bytes?n=20971520", "connection: close\r\n");
+    client.read_exact(&mut vec![0; MUCH - 1024 * 1024]).unwrap();
+    let mut some = vec![0; 16 * 1024];
+    eventually(DEADLINE, "the server has written all and closed", || {
+        client.read_exact(&mut some).unwrap();
+        metric(&server, "ferricorn_connections_open") == 0
+    });
+    let port = client.local_addr().unwrap().port();
+    assert!(is_known(&server, port), "there is something left");
+    // The kernel looks now and then, and ever less often.
+    eventually(busy(seconds(5)), "nobody takes it", || !is_known(&server, port));
+    server.stop();
+}
+
+#[test]
+fn a_head_sent_ahead_is_not_late_before_the_answer_to_the_one_before_is_read() {
+    let mut server = Program::probe().workers(1).args("--header-timeout 1s --keep-alive 1s").start();
+    let mut client = Connection::over(narrow(server.addr()));
+    client.send("GET /bytes?n=20971520 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    eventually(DEADLINE, "the answer has begun", || client.has_head());
+    client.send("GET / HT").unwrap();
+    thread::sleep(seconds(3));
+    assert_eq!(client.read().map(|answer| (answer.status, answer.body.len())), Ok((200, MUCH)));
+    assert_eq!(client.read().map(|answer| answer.status), Ok(408), "now it is");
+    server.stop();
 }
 
 #[test]
@@ -205,6 +256,8 @@ fn a_hundred_readers_that_stop_cost_little_memory() {
     }
     let each = most.saturating_sub(before) / 100;
     assert!(each < 256, "{each} KiB for each of them");
+    let in_the_kernel = held(&server).iter().map(|(_, bytes)| *bytes).max();
+    assert!(in_the_kernel < Some(300 * 1024), "{in_the_kernel:?} bytes for one of them");
     assert_eq!(server.get("/").status, 200);
     eventually(busy(seconds(5)), "they are cut off", || metric(&server, "ferricorn_connections_open") == 0);
     assert_eq!(server.worker(), worker);

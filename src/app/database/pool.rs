@@ -250,7 +250,7 @@ impl<C: Session> Pool<C> {
     #[cfg(test)]
     pub(crate) fn stub(session: C) -> Pool<C> {
         let settings = crate::config::Settings::default();
-        let threads = Threads::new(settings.threads, settings.blocking_queue, settings.timeout);
+        let threads = Threads::new(crate::app::blocking::Limits::of(&settings), Box::leak(Box::default()));
         let session = Mutex::new(Some(session));
         let connect = move || {
             let only = session.lock().unwrap().take();

@@ -126,9 +126,11 @@ const TOOK_TOO_LONG: &str = "the answer took too long";
 fn of_error(error: &Error) -> &'static str {
     match error {
         Error::TimedOut => TOOK_TOO_LONG,
-        Error::QueueFull | Error::PoolTimeout | Error::DatabaseDown(_) | Error::ProgramDown(_) => {
-            "busy or out of order, try again"
-        }
+        Error::QueueFull
+        | Error::WaitedTooLong
+        | Error::PoolTimeout
+        | Error::DatabaseDown(_)
+        | Error::ProgramDown(_) => "busy or out of order, try again",
         Error::ProgramFailed(_) => "the program behind this failed",
         Error::Panicked | Error::Postgres(_) | Error::Sqlite(_) | Error::Other(_) => {
             "the answer could not be made"
