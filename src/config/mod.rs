@@ -5,6 +5,7 @@ mod app;
 mod change;
 mod error;
 mod file;
+mod header_map;
 mod log_format;
 mod place;
 mod print;
@@ -22,6 +23,7 @@ mod tests;
 pub(crate) use app::AppType;
 pub(crate) use change::Changes;
 pub use error::Error;
+pub use header_map::HeaderMap;
 pub use log_format::{LogAtom, LogFormat};
 pub(crate) use place::{ADMIN_SUFFIX, CONTROL_SUFFIX, folders_to_search, plain, runtime_folder, socket_name};
 pub use print::reference;
@@ -86,6 +88,7 @@ pub struct Settings {
     pub limit_request_fields: usize,
     pub limit_request_field_size: usize,
     pub limit_request_body: u64,
+    pub header_map: HeaderMap,
     /// Whose fields on clients are believed.
     pub forwarded_allow_ips: Trust,
     pub forwarded_fields: ForwardedFields,
@@ -302,6 +305,7 @@ impl Settings {
             limit_request_fields: 0,
             limit_request_field_size: 0,
             limit_request_body: 0,
+            header_map: HeaderMap::Drop,
             forwarded_allow_ips: Trust::default(),
             forwarded_fields: ForwardedFields::default(),
             root_path: String::new(),

@@ -2,6 +2,7 @@
 //! Everything else is read off it: the file, the command line, `--help`, `--print-config`, the reference.
 
 use super::Settings;
+use super::header_map;
 use super::log_format as l;
 use super::proxies as p;
 use super::values::{self as v, Raw};
@@ -492,6 +493,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_size,
         "a size such as 8190, 64KiB, 1MiB",
         "The largest request body; beyond it 413."
+    ),
+    row!(
+        "header_map",
+        None,
+        ["header-map"],
+        "\"drop\"",
+        header_map::read,
+        any,
+        [header_map],
+        header_map::show,
+        "drop; refuse: 400; or dangerous: the app sees them",
+        "What becomes of header fields with an underscore in their names, which proxies and apps may take for other ones."
     ),
     row!(
         "forwarded_allow_ips",

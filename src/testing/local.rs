@@ -4,13 +4,15 @@ use super::Answer;
 use crate::app::{Body, Deadline, Peer, Worker};
 use crate::config::{AppKind, AppType, Environment, Settings, Source};
 use crate::scoreboard::{Board, Generations};
-use crate::worker::HttpService;
+use crate::worker::{Edge, HttpService, Pipe};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use std::cell::OnceCell;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
@@ -96,7 +98,7 @@ impl Setup {
         // A program that outlives the test reads the end of its input.
         let worker = Worker::new(0, Arc::new(settings), board, false, |_| {});
         let service = runtime.block_on(async { app(worker.clone()) });
-        Local { runtime, worker, service: Some(service) }
+        Local { runtime, worker, service: Some(service), edge: OnceCell::new() }
     }
 
     fn read(self) -> Result<Settings, String> {
@@ -109,12 +111,14 @@ impl Setup {
 }
 
 /// An app, its worker, and the event loop that both live on. All that a [`Worker`] offers works: caches, pools, blocking calls,
-/// deadlines. What stands between app and client is not there: limits of heads and bodies, the gate, the access log, hooks.
+/// deadlines. What stands between app and client is there for [`speak`](Local::speak) alone: limits of heads and bodies, the strict reading of
+/// HTTP, the access log. Hooks and what ends slow connections are nowhere.
 pub struct Local<S> {
     runtime: Runtime,
     worker: Worker,
     /// Until it is dropped.
     service: Option<S>,
+    edge: OnceCell<Edge>,
 }
 
 impl<S: HttpService> Local<S> {
@@ -178,6 +182,19 @@ impl<S: HttpService> Local<S> {
     }
 }
 
+/// How often the event loop turns before it is given time for what is done elsewhere, on handler threads.
+const TURNS: usize = 1000;
+/// After this a connection counts as one that never rests.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a server sent over a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    pub bytes: Vec<u8>,
+    /// The server closed it, and not because the client did.
+    pub is_closed: bool,
+}
+
 async fn answer<S: HttpService>(service: S, request: Request<Body>) -> Response<S::AnswerBody> {
     match service.oneshot(request).await {
         Ok(response) => response,
@@ -196,6 +213,57 @@ where
     }
 }
 
+impl<S: HttpService> Local<S> {
+    /// Sends bytes over a connection of their own, through all that stands between a client and the app, and returns what comes
+    /// back until the server rests. Each piece is sent when the one before it has been read. For tests that are about HTTP itself.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # let app = ferricorn::testing::app(|_| Router::new().route("/", get(async || "open")));
+    /// let spoken = app.speak(&[b"GET / HTTP/1.1\r\n", b"host: shop\n\r\n"]);
+    /// assert!(spoken.bytes.starts_with(b"HTTP/1.1 400 Bad Request\r\n") && spoken.is_closed);
+    /// ```
+    ///
+    /// # Panics
+    /// When the connection never rests, or does not end with the client's side.
+    #[track_caller]
+    pub fn speak(&self, pieces: &[&[u8]]) -> Spoken {
+        let edge = self.edge.get_or_init(|| {
+            let settings = self.worker.settings().clone();
+            Edge::new(settings, self.worker.board()).expect("a test has memory, and files to open")
+        });
+        let pipe = Pipe::default();
+        self.runtime.block_on(async {
+            edge.serve(&pipe, self.service.clone().expect("it is there until the end"));
+            for piece in pieces {
+                pipe.send(piece);
+                rest(|| edge.is_at_rest(&pipe)).await;
+            }
+            let (_, is_closed) = pipe.answered();
+            pipe.finish();
+            rest(|| edge.count() == 0).await;
+            Spoken { bytes: pipe.answered().0, is_closed }
+        })
+    }
+}
+
+/// Lets the connections go on until there is nothing left to do.
+async fn rest(is_at_rest: impl Fn() -> bool) {
+    let (mut turns, mut begin) = (0, None);
+    loop {
+        tokio::task::yield_now().await;
+        if is_at_rest() {
+            return;
+        }
+        turns += 1;
+        if turns > TURNS {
+            let begin = *begin.get_or_insert_with(Instant::now);
+            assert!(begin.elapsed() < DEADLINE, "the connection does not come to rest");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
 impl<S> Drop for Local<S> {
     fn drop(&mut self) {
         self.service = None;
@@ -211,7 +279,6 @@ mod tests {
     use axum::extract::State;
     use axum::routing::get;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
 
     fn router(worker: Worker) -> Router {
         Router::new()

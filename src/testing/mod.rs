@@ -18,7 +18,7 @@
 mod local;
 mod server;
 
-pub use local::{Local, Setup, app};
+pub use local::{Local, Setup, Spoken, app};
 pub use server::{Server, example};
 
 use bytes::Bytes;

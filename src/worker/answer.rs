@@ -73,8 +73,12 @@ impl<'a, S, F> Answering<'a, S, F> {
             Some(fault) => Err(fault.refusal()),
             None => gate::check(&request, &fields, settings),
         };
+        let has_some_to_drop = fields.has_some_to_drop(settings);
         let step = match checked {
             Ok(()) => {
+                if has_some_to_drop {
+                    gate::drop_underscored(request.headers_mut());
+                }
                 let mut request = request.map(|body| {
                     if has_body {
                         Body::new(RequestBody::new(body, watched, in_flight))

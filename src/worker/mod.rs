@@ -7,11 +7,13 @@ mod body;
 mod clock;
 mod connection;
 mod crowd;
+mod edge;
 mod forwarded;
 mod framing;
 mod gate;
 mod hooks;
 mod memory;
+mod pipe;
 mod prelude;
 mod request_id;
 mod service;
@@ -45,7 +47,9 @@ use stream::Listener;
 use tokio::sync::watch;
 use tower::Service;
 
+pub(crate) use edge::Edge;
 pub(crate) use hooks::{Hooks, Moment};
+pub(crate) use pipe::Pipe;
 pub use service::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};
 pub(crate) use tls::{TicketSecret, check as check_tls};
 
@@ -122,6 +126,35 @@ struct Floor {
 }
 
 impl Floor {
+    fn open(
+        settings: Settings,
+        slot: u32,
+        board: Board,
+        bell: UnixStream,
+        tickets: &TicketSecret,
+    ) -> io::Result<Floor> {
+        let Settings { max_requests, max_requests_jitter, max_worker_age, max_worker_memory, .. } = settings;
+        let max_age = max_worker_age.as_millis() as u64;
+        let seat = board.seat(slot);
+        Ok(Floor {
+            clients: (settings.limit_client_connections > 0).then(|| seat.count_clients()),
+            tls: tls::Acceptor::new(&settings, tickets)?,
+            access_log: AccessLog::open(&settings.accesslog, &settings.access_log_format)?,
+            request_ids: RequestIds::new(&settings.request_id_header),
+            max_requests: jittered(max_requests, max_requests_jitter),
+            retires_at: (max_age > 0).then(|| now_millis() + jittered(max_age, max_age / AGE_JITTER)),
+            is_too_large: (max_worker_memory > 0).then(|| memory::watch(max_worker_memory)).transpose()?,
+            settings,
+            seat,
+            board,
+            bell,
+            connections: Connections::default(),
+            draining: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+            coarse_now: AtomicU64::new(now_millis()),
+        })
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -198,35 +231,13 @@ async fn live<S: HttpService>(
     unblock();
     let listen = |fd| Listener::new(fd, &post.settings);
     let listeners = post.listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
-    let tls = tls::Acceptor::new(&post.settings, &post.tickets)?;
-    let access_log = AccessLog::open(&post.settings.accesslog, &post.settings.access_log_format)?;
-    let request_ids = RequestIds::new(&post.settings.request_id_header);
-    if request_ids.is_some() {
+    let floor = Arc::new(Floor::open(post.settings, post.slot, post.board, post.bell, &post.tickets)?);
+    if floor.request_ids.is_some() {
         logging::name_requests(|| RequestId::current().map(|id| id.to_string()));
     }
     hooks.run(Moment::Starting, &worker);
     let service = app(worker.clone());
     hooks.warm_up(&worker, &service).await.map_err(io::Error::other)?;
-    let Settings { max_requests, max_requests_jitter, max_worker_age, max_worker_memory, .. } = post.settings;
-    let max_age = max_worker_age.as_millis() as u64;
-    let seat = post.board.seat(post.slot);
-    let floor = Arc::new(Floor {
-        clients: (post.settings.limit_client_connections > 0).then(|| seat.count_clients()),
-        max_requests: jittered(max_requests, max_requests_jitter),
-        retires_at: (max_age > 0).then(|| now_millis() + jittered(max_age, max_age / AGE_JITTER)),
-        is_too_large: (max_worker_memory > 0).then(|| memory::watch(max_worker_memory)).transpose()?,
-        settings: post.settings,
-        seat,
-        board: post.board,
-        bell: post.bell,
-        connections: Connections::default(),
-        access_log,
-        tls,
-        request_ids,
-        draining: AtomicBool::new(false),
-        served: AtomicU64::new(0),
-        coarse_now: AtomicU64::new(now_millis()),
-    });
     let (stop_accepting, stopped) = watch::channel(false);
     let mut accepting: Vec<_> = listeners
         .into_iter()

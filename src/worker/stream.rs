@@ -1,5 +1,6 @@
 //! Listeners and connections of both kinds, TCP and Unix, as one; a connection perhaps with TLS. Not here: HTTP, handshakes.
 
+use super::pipe::Served;
 use super::tls;
 use crate::app::Peer;
 use crate::config::Settings;
@@ -96,6 +97,8 @@ pub(super) enum Stream {
     Unix(UnixStream),
     /// Around one of the two. Boxed, so that the others are no larger for it.
     Tls(Box<TlsStream<Stream>>),
+    /// Within the process.
+    Pipe(Served),
     /// Its handshake has it.
     Away,
 }
@@ -111,17 +114,18 @@ impl Stream {
                 tls::flush_now(secured)?;
                 Ok(written)
             }
+            Stream::Pipe(stream) => stream.try_write(bytes),
             Stream::Away => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// `None`: its handshake has it.
+    /// `None`: it has none, or its handshake has it.
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Stream::Tcp(stream) => Some(stream.as_fd()),
             Stream::Unix(stream) => Some(stream.as_fd()),
             Stream::Tls(secured) => secured.get_ref().0.socket(),
-            Stream::Away => None,
+            Stream::Pipe(_) | Stream::Away => None,
         }
     }
 
@@ -136,6 +140,9 @@ impl Stream {
     }
 
     fn look(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        if let Stream::Pipe(stream) = self {
+            return Ok(stream.peek(bytes));
+        }
         let socket = self.socket().ok_or(io::ErrorKind::NotConnected)?;
         Ok(recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
     }
@@ -151,7 +158,9 @@ impl Stream {
                 Stream::Unix(stream) => {
                     (stream.poll_read_ready(cx), stream.try_io(Interest::READABLE, || self.look(&mut byte)))
                 }
-                Stream::Tls(_) | Stream::Away => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+                Stream::Tls(_) | Stream::Pipe(_) | Stream::Away => {
+                    return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+                }
             };
             match looked {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(ready)?,
@@ -175,6 +184,10 @@ macro_rules! either {
             }
             Stream::Tls(stream) => {
                 let $stream = Pin::new(&mut **stream);
+                $body
+            }
+            Stream::Pipe(stream) => {
+                let $stream = Pin::new(stream);
                 $body
             }
             Stream::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),

@@ -38,9 +38,15 @@ pub(super) enum Found {
 }
 
 impl Head {
-    /// `head` is all that has come of it. By value, so that a head that is there at once is followed in registers.
+    /// None of it has been seen.
+    pub(super) fn is_new(&self) -> bool {
+        self.looked == 0
+    }
+
+    /// `head` is all that has come of it. By value, so that it is followed in registers.
     pub(super) fn scan(mut self, head: &[u8], limits: &Limits) -> Found {
-        while let Some(end) = line_end(head, self.looked as usize) {
+        while let Some(found) = memchr::memchr(b'\n', &head[self.looked as usize..]) {
+            let end = self.looked as usize + found;
             let line = &head[self.line as usize..end];
             let (line, ends_well) = match line {
                 [line @ .., b'\r'] => (line, true),
@@ -166,31 +172,8 @@ impl Span {
     }
 }
 
-/// The next LF from an offset on. Most lines are short: the first bytes are looked at in place, eight at a time, and a longer
-/// line is worth a call.
-#[inline]
-fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    const INLINE: usize = 4;
-    let mut left = &bytes[from..];
-    for _ in 0..INLINE {
-        let Some((word, rest)) = left.split_first_chunk::<8>() else {
-            let found = left.iter().position(|byte| *byte == b'\n');
-            return found.map(|index| bytes.len() - left.len() + index);
-        };
-        let other = u64::from_le_bytes(*word) ^ (ONES * b'\n' as u64);
-        // The lowest of the top bits that are set is that of the first byte that is zero.
-        let zeros = other.wrapping_sub(ONES) & !other & (ONES << 7);
-        if zeros != 0 {
-            return Some(bytes.len() - left.len() + zeros.trailing_zeros() as usize / 8);
-        }
-        left = rest;
-    }
-    memchr::memchr(b'\n', left).map(|index| bytes.len() - left.len() + index)
-}
-
 /// The value of a field, without the white space around it, if the field has this name.
-fn value_of<'a>(name: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn value_of<'a>(name: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
     let (front, rest) = line.split_at_checked(name.len())?;
     let value = rest.strip_prefix(b":").filter(|_| front.eq_ignore_ascii_case(name))?;
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');

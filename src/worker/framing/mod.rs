@@ -7,6 +7,7 @@ mod chunks;
 mod fault;
 mod guard;
 mod head;
+mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -86,7 +87,19 @@ impl Scanner {
 
     /// `bytes` begin with the first one that has not passed yet. A head passes when it is complete; a body, its chunks and
     /// its trailers as they come. Nothing passes after a fault.
+    #[inline]
     fn scan(&mut self, bytes: &[u8]) -> Scanned {
+        if let Part::Head(head) = &self.part
+            && head.is_new()
+            && self.lost.is_none()
+            && plain::end(bytes, &self.limits) == Some(bytes.len())
+        {
+            return Scanned { passed: bytes.len(), fault: None };
+        }
+        self.follow(bytes)
+    }
+
+    fn follow(&mut self, bytes: &[u8]) -> Scanned {
         let mut passed = 0;
         while passed < bytes.len() && self.lost.is_none() {
             let left = &bytes[passed..];

@@ -4,6 +4,7 @@
 //! Each request is followed by a good one, the sentinel. It is sent whole, byte by byte and cut at random places, and the
 //! verdict has to be the same.
 
+mod answers;
 mod corpus;
 mod talk;
 
