@@ -80,6 +80,8 @@ fn requests(out: &mut Exposition, sum: &Seat) {
         .is(tally.handshake_failures());
     let help = "Connections that were refused, as their client had limit_client_connections.";
     out.counter("ferricorn_connections_refused_total", help).is(tally.connections_refused());
+    let help = "HTTP/2 connections that were ended for sending too much that was for nothing.";
+    out.counter("ferricorn_frame_floods_total", help).is(tally.floods());
     let help = "Clients that were cut off, by what they were too slow with.";
     let mut cuts = out.counter("ferricorn_slow_clients_total", help);
     for (what, count) in ["head", "body", "answer"].iter().zip(tally.cuts()) {

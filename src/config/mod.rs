@@ -6,6 +6,7 @@ mod change;
 mod error;
 mod file;
 mod header_map;
+mod http2;
 mod log_format;
 mod place;
 mod print;
@@ -24,6 +25,7 @@ pub(crate) use app::AppType;
 pub(crate) use change::Changes;
 pub use error::Error;
 pub use header_map::HeaderMap;
+pub use http2::{Http2Settings, HttpProtocol};
 pub use log_format::{LogAtom, LogFormat};
 pub(crate) use place::{ADMIN_SUFFIX, CONTROL_SUFFIX, folders_to_search, plain, runtime_folder, socket_name};
 pub use print::reference;
@@ -98,6 +100,7 @@ pub struct Settings {
     pub proxy_allow_ips: Trust,
     pub tls: TlsSettings,
     pub handshake_timeout: Duration,
+    pub http2: Http2Settings,
     pub pidfile: Option<PathBuf>,
     pub daemon: bool,
     pub chdir: Option<PathBuf>,
@@ -313,6 +316,7 @@ impl Settings {
             proxy_allow_ips: Trust::default(),
             tls: TlsSettings::blank(),
             handshake_timeout: Duration::ZERO,
+            http2: Http2Settings::blank(),
             pidfile: None,
             daemon: false,
             chdir: None,

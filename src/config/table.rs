@@ -3,6 +3,7 @@
 
 use super::Settings;
 use super::header_map;
+use super::http2 as h;
 use super::log_format as l;
 use super::proxies as p;
 use super::values::{self as v, Raw};
@@ -625,6 +626,66 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_duration,
         DURATION_NOT_OFF,
         "How long a client may take for its TLS handshake."
+    ),
+    row!(
+        "http_protocols",
+        None,
+        ["http-protocols"],
+        "[\"h1\"]",
+        h::protocols,
+        any,
+        [http2.protocols],
+        h::show_protocols,
+        "h1, and perhaps h2 and h2c, in an array or one comma-separated string",
+        "What is spoken: HTTP/1.1 always, with h2 HTTP/2 over TLS, and with h2c HTTP/2 in the clear with clients that begin with it. Where a client offers both over TLS, the one that stands first here is spoken."
+    ),
+    row!(
+        "http2_max_concurrent_streams",
+        None,
+        ["http2-max-concurrent-streams"],
+        "100",
+        v::count,
+        |n: &u32| (1..=10_000).contains(n),
+        [http2.max_concurrent_streams],
+        v::show_number,
+        "a number from 1 to 10000",
+        "Requests that may be under way at a time on one HTTP/2 connection; more are refused there."
+    ),
+    row!(
+        "http2_initial_window_size",
+        None,
+        ["http2-initial-window-size"],
+        "65535",
+        v::size,
+        |n: &u32| (1024..=1 << 24).contains(n),
+        [http2.initial_window_size],
+        v::show_size,
+        "a size from 1KiB to 16MiB",
+        "How much of a body an HTTP/2 client may send before the app reads it. All bodies of a connection together have four times as much."
+    ),
+    row!(
+        "http2_max_frame_size",
+        None,
+        ["http2-max-frame-size"],
+        "\"16KiB\"",
+        v::size,
+        |n: &u32| (16_384..=(1 << 24) - 1).contains(n),
+        [http2.max_frame_size],
+        v::show_size,
+        "a size from 16KiB to 16777215, one byte less than 16MiB",
+        "The largest frame that an HTTP/2 client may send."
+    ),
+    row!(
+        "http2_max_header_list_size",
+        None,
+        ["http2-max-header-list-size"],
+        "\"64KiB\"",
+        v::size,
+        |n: &u32| (1024..=1 << 20).contains(n),
+        [http2.max_header_list_size],
+        v::show_size,
+        "a size from 1KiB to 1MiB",
+        "The largest head of an HTTP/2 request, 32 bytes added to each of its fields; beyond it 431. One of four times that size ends the connection."
     ),
     row!(
         "pidfile",

@@ -26,6 +26,7 @@ pub(crate) struct Tally {
     handshake_failures: AtomicU64,
     /// Of clients that had too many.
     connections_refused: AtomicU64,
+    floods: AtomicU64,
     /// Clients that were cut off, in the order of `Slow`.
     cut: [AtomicU64; 3],
 }
@@ -105,6 +106,11 @@ impl Tally {
         add(&self.proxy_refusals, 1);
     }
 
+    /// An HTTP/2 connection was ended for what its client sent too much of.
+    pub(crate) fn flooded(&self) {
+        add(&self.floods, 1);
+    }
+
     pub(crate) fn handshake_failed(&self) {
         add(&self.handshake_failures, 1);
     }
@@ -129,10 +135,11 @@ impl Tally {
             proxy_refusals,
             handshake_failures,
             connections_refused,
+            floods,
             cut,
         } = self;
         let single =
-            [body_bytes, latency_micros, accepted, accept_errors, proxy_refusals, handshake_failures];
+            [body_bytes, latency_micros, accepted, accept_errors, proxy_refusals, handshake_failures, floods];
         answers.iter().chain(latencies).chain(cut).chain(single).chain([connections_refused])
     }
 
@@ -174,6 +181,10 @@ impl Tally {
     /// With a head, with a body, and with an answer.
     pub(crate) fn cuts(&self) -> [u64; 3] {
         self.cut.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    pub(crate) fn floods(&self) -> u64 {
+        self.floods.load(Relaxed)
     }
 
     pub(crate) fn handshake_failures(&self) -> u64 {

@@ -11,6 +11,7 @@ use crate::scoreboard::{InFlight, RequestPhase};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
+use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -23,8 +24,8 @@ use tower::Service;
 pin_project! {
     /// The future of an answer. Written out and not as an async block: hyper moves it about before it is first polled, and
     /// the block would hold the request four times over.
-    pub(super) struct Answering<'a, S, F> {
-        watched: &'a Watched,
+    pub(super) struct Answering<W, S, F> {
+        watched: W,
         ticket: Option<Ticket>,
         in_flight: InFlight,
         // Boxed, so that a request is no larger for it where `request_timeout` is off.
@@ -44,12 +45,10 @@ pin_project! {
     }
 }
 
-impl<'a, S, F> Answering<'a, S, F> {
-    pub(super) fn new(
-        watched: &'a Arc<Watched>,
-        service: S,
-        mut request: Request<Incoming>,
-    ) -> Answering<'a, S, F> {
+impl<W: Borrow<Arc<Watched>>, S, F> Answering<W, S, F> {
+    /// `over` is what the request came over, borrowed from the connection or, where it is a stream, its own.
+    pub(super) fn new(over: W, service: S, mut request: Request<Incoming>) -> Answering<W, S, F> {
+        let watched = over.borrow();
         let ids = watched.floor.request_ids.as_ref();
         let id = ids.map(|ids| ids.give(&mut request, watched.origin().is_trusted));
         let fields = Fields::of(request.headers());
@@ -97,18 +96,30 @@ impl<'a, S, F> Answering<'a, S, F> {
             }
             Err(refusal) => Step::Refused { refusal },
         };
-        Answering { watched, ticket: Some(ticket), in_flight, limit, step }
+        Answering { watched: over, ticket: Some(ticket), in_flight, limit, step }
+    }
+
+    /// The app is not to see it.
+    pub(super) fn refuse_unasked(&mut self, refusal: Refusal) {
+        self.step = Step::Refused { refusal };
+    }
+
+    /// Answers with this in place of whatever the app is at.
+    pub(super) fn refuse(self: Pin<&mut Self>, refusal: Refusal) {
+        self.project().step.set(Step::Refused { refusal });
     }
 }
 
-impl<S, B> Future for Answering<'_, S, S::Future>
+impl<W, S, B> Future for Answering<W, S, S::Future>
 where
+    W: Borrow<Arc<Watched>>,
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
 {
     type Output = Result<Response<AnswerBody<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let watched: &Arc<Watched> = (*this.watched).borrow();
         // What is logged from here on is of this request.
         let _named = this.ticket.as_ref().and_then(|ticket| ticket.id()).map(RequestId::enter);
         let in_flight = *this.in_flight;
@@ -119,7 +130,7 @@ where
                 // The app's code knows, by thread-locals, for which request it works and until when.
                 let deadline = this.limit.as_ref().map(|limit| &limit.deadline);
                 let step = this.step.as_mut();
-                let peer = this.watched.origin().peer;
+                let peer = watched.origin().peer;
                 let ask =
                     || peer.during(|| Deadline::during(deadline, || in_flight.during(|| ask(step, cx))));
                 let asked = catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| failed());
@@ -133,16 +144,15 @@ where
             }
         };
         let ticket = this.ticket.take().expect("a future is not polled after its end");
-        let watched = *this.watched;
         in_flight.enter(RequestPhase::Writing);
         watched.answering.store(true, Ordering::Relaxed);
         Poll::Ready(Ok(match outcome {
-            _ if watched.too_large.load(Ordering::Relaxed) => refused(Refusal::BODY, ticket),
+            _ if watched.too_large.load(Ordering::Relaxed) => refused(watched, Refusal::BODY, ticket),
             _ if watched.is_body_bad.load(Ordering::Relaxed) => {
-                refused(watched.fault().map_or(Refusal::BAD_BODY, Fault::refusal), ticket)
+                refused(watched, watched.fault().map_or(Refusal::BAD_BODY, Fault::refusal), ticket)
             }
             Ok(response) => answered(watched, response, ticket),
-            Err(refusal) => refused(refusal, ticket),
+            Err(refusal) => refused(watched, refusal, ticket),
         }))
     }
 }
@@ -224,14 +234,13 @@ fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> 
 }
 
 /// The server's own answer; where it doubts the request's framing, the last one on its connection.
-fn refused<B>(refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
-    let is_last = ticket.is_last();
+fn refused<B>(watched: &Watched, refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
     let mut response = Response::new(());
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     let app_is_to_blame = [Refusal::FAILED, Refusal::LATE].contains(&refusal);
-    if !app_is_to_blame || is_last {
+    if (!app_is_to_blame || watched.is_last()) && !watched.is_stream() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         ticket.note_refusal();
     }

@@ -135,10 +135,6 @@ impl Ticket {
         Ticket { watched: watched.clone(), line, client, id, bytes: 0 }
     }
 
-    pub(super) fn is_last(&self) -> bool {
-        self.watched.is_last()
-    }
-
     pub(super) fn id(&self) -> Option<&RequestId> {
         self.id.as_ref()
     }

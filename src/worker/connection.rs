@@ -6,7 +6,7 @@ use super::framing::{Fault, Limits};
 use super::stall::Stall;
 use super::stream::{Shared, Stream};
 use super::wire::Wire;
-use super::{App, BoxError, Floor, access_log, clock, crowd, prelude, tls};
+use super::{App, BoxError, Floor, access_log, clock, crowd, http2, prelude, tls};
 use crate::app::{Peer, TlsInfo};
 use crate::config::{LogTarget, Settings};
 use crate::scoreboard::Place;
@@ -20,6 +20,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -118,14 +119,18 @@ pub(super) struct Watched {
     requests: AtomicU64,
     /// The request under way, on the board.
     pub(super) place: Place,
+    /// Set where HTTP/2 is spoken, which has a `Watched` for each of its streams, too.
+    pub(super) session: OnceLock<Arc<http2::Session>>,
+    /// This is a stream of that connection.
+    of: Option<Arc<Watched>>,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Watched {
-    fn new(floor: &Arc<Floor>, stream: Stream, stage: Stage) -> Watched {
+    fn new(floor: &Arc<Floor>, stream: Shared, stage: Stage, of: Option<Arc<Watched>>) -> Watched {
         Watched {
             floor: floor.clone(),
-            stream: Shared::new(stream),
+            stream,
             origin: OnceLock::new(),
             tls: OnceLock::new(),
             stage: AtomicU8::new(stage as u8),
@@ -146,6 +151,8 @@ impl Watched {
             client: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             place: Place::default(),
+            session: OnceLock::new(),
+            of,
             task: Mutex::new(None),
         }
     }
@@ -155,8 +162,28 @@ impl Watched {
         crowd::admit(self, &origin) && self.origin.set(origin).is_ok()
     }
 
+    /// One stream of an HTTP/2 connection.
+    pub(super) fn stream_of(connection: &Arc<Watched>) -> Watched {
+        let Watched { floor, stream, .. } = &**connection;
+        let watched = Watched::new(floor, stream.clone(), Stage::Answer, Some(connection.clone()));
+        if let Some(tls) = connection.tls.get() {
+            let _ = watched.tls.set(tls.clone());
+        }
+        watched
+    }
+
+    /// `None` where this is one.
+    pub(super) fn connection(&self) -> Option<&Arc<Watched>> {
+        self.of.as_ref()
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.of.is_some()
+    }
+
     pub(super) fn origin(&self) -> &Origin {
-        self.origin.get().expect("it is known before there is a request")
+        let origin = self.origin.get().or_else(|| self.of.as_ref()?.origin.get());
+        origin.expect("it is known before there is a request")
     }
 
     /// What is wrong with the request that hyper has just read, or with its body.
@@ -190,6 +217,12 @@ impl Watched {
         self.touch();
     }
 
+    /// The stage began before.
+    pub(super) fn enter_again(&self, stage: Stage, since: u64) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        self.since.store(since, Ordering::Relaxed);
+    }
+
     /// The stage begins now.
     pub(super) fn touch(&self) {
         self.since.store(self.floor.coarse_now.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -204,6 +237,19 @@ impl Watched {
         self.since.load(Ordering::Relaxed)
     }
 
+    /// Whether the socket takes what it is given. A client that reads, however slowly, is not idle.
+    pub(super) fn note_written<T>(&self, written: Poll<T>) -> Poll<T> {
+        if written.is_pending() {
+            self.stall.begin();
+        } else if self.stall.is_on() {
+            self.stall.end();
+            if matches!(self.stage(), Stage::Idle | Stage::Head) {
+                self.touch();
+            }
+        }
+        written
+    }
+
     /// A request begins.
     pub(super) fn begin(&self) {
         if self.floor.settings.keepalive_requests > 0 {
@@ -213,10 +259,11 @@ impl Watched {
         self.class.store(0, Ordering::Relaxed);
     }
 
-    /// The server means to close the connection behind the answer to this request.
+    /// The server means to close the connection behind the answer to this request. One of several streams does not say so.
     pub(super) fn is_last(&self) -> bool {
         let limit = self.floor.settings.keepalive_requests;
-        limit > 0 && self.requests.load(Ordering::Relaxed) >= limit || self.floor.is_draining()
+        let is_last = limit > 0 && self.requests.load(Ordering::Relaxed) >= limit || self.floor.is_draining();
+        is_last && !self.is_stream()
     }
 
     /// Bytes of another request have come, read or not.
@@ -249,6 +296,11 @@ impl Watched {
             flag.store(false, Ordering::Relaxed);
         }
         self.enter(stage);
+    }
+
+    /// What `abort` ends.
+    pub(super) fn set_task(&self, task: AbortHandle) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
     /// Drops hyper's side of the connection, and with it the app's future.
@@ -329,7 +381,7 @@ where
 {
     floor.seat.tally.accepted();
     let stage = if speaks_tls { Stage::Handshake } else { Stage::New };
-    let watched = Arc::new(Watched::new(floor, stream, stage));
+    let watched = Arc::new(Watched::new(floor, Shared::new(stream), stage, None));
     // Who that is may be for a proxy to say.
     if !prelude::is_due(peer, &floor.settings) && !watched.is_from(Origin::of(peer, &floor.settings)) {
         return;
@@ -339,7 +391,7 @@ where
     floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
     drop(open);
     let task = tokio::spawn(run(watched.clone(), peer, service, entry));
-    *watched.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
+    watched.set_task(task.abort_handle());
 }
 
 async fn run<S, B>(watched: Arc<Watched>, peer: Peer, service: S, entry: Arc<Entry>)
@@ -358,6 +410,10 @@ where
     // Boxed for the same reason.
     if watched.stage() == Stage::Handshake && !Box::pin(tls::secure(&watched)).await {
         return;
+    }
+    if http2::is_agreed(&watched) || http2::is_possible(&watched) && Box::pin(http2::is_begun(&watched)).await
+    {
+        return Box::pin(http2::serve(watched, service, entry)).await;
     }
     let mut http1 = hyper::server::conn::http1::Builder::new();
     let limits = Limits::of(settings);

@@ -23,6 +23,10 @@ impl Refusal {
         Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, reason: "the application failed\n" };
     pub(super) const LATE: Refusal =
         Refusal { status: StatusCode::GATEWAY_TIMEOUT, reason: "the application did not answer in time\n" };
+    /// Of a body; on a connection that is for one request at a time it is written below hyper.
+    pub(super) const SLOW: Refusal =
+        Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "the body came too slowly\n" };
+    pub(super) const SPACE: Refusal = Refusal::bad("a header field begins or ends with white space\n");
     const LINE: Refusal = Refusal {
         status: StatusCode::URI_TOO_LONG,
         reason: "the request line is longer than this server takes\n",

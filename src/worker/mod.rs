@@ -12,6 +12,7 @@ mod forwarded;
 mod framing;
 mod gate;
 mod hooks;
+mod http2;
 mod memory;
 mod pipe;
 mod prelude;
@@ -263,6 +264,7 @@ async fn live<S: HttpService>(
         floor.show(Phase::Draining);
         hooks.run(Moment::Draining, &worker);
         worker.begin_to_drain();
+        http2::leave_all(&floor.connections);
         drain(&floor, &mut signals, &stop_accepting, accepting).await;
     }
     if signals.last() == Asked::Leave {

@@ -147,6 +147,51 @@ impl Stream {
         Ok(recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
     }
 
+    /// Waits until it shows whether the first bytes are these. They stay where they are.
+    pub(super) async fn begins_with(&self, wanted: &[u8; 4]) -> bool {
+        let mut bytes = [0; 4];
+        let mut seen = 0;
+        loop {
+            let ready = match self {
+                Stream::Tcp(stream) => stream.ready(Interest::READABLE).await,
+                Stream::Unix(stream) => stream.ready(Interest::READABLE).await,
+                Stream::Tls(_) | Stream::Away | Stream::Pipe(_) => return false,
+            };
+            let Ok(ready) = ready else { return false };
+            // What lies there already is nothing to be woken for again.
+            let look = || {
+                self.look(&mut bytes).and_then(|count| {
+                    if count > seen || ready.is_read_closed() {
+                        Ok(count)
+                    } else {
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                })
+            };
+            let looked = match self {
+                Stream::Tcp(stream) => stream.try_io(Interest::READABLE, look),
+                Stream::Unix(stream) => stream.try_io(Interest::READABLE, look),
+                Stream::Tls(_) | Stream::Away | Stream::Pipe(_) => return false,
+            };
+            seen = match looked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(_) => return false,
+                Ok(count) if bytes[..count] != wanted[..count] => return false,
+                Ok(count) if count == wanted.len() => return true,
+                Ok(_) if ready.is_read_closed() => return false,
+                Ok(count) => count,
+            };
+        }
+    }
+
+    /// What was agreed upon to be spoken over TLS is HTTP/2.
+    pub(super) fn has_agreed_on_http2(&self) -> bool {
+        match self {
+            Stream::Tls(secured) => secured.get_ref().1.alpn_protocol() == Some(b"h2"),
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Away | Stream::Pipe(_) => false,
+        }
+    }
+
     /// Waits for the first byte, which stays where it is; `None` at the end.
     pub(super) fn poll_first_byte(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
         let mut byte = [0];

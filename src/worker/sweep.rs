@@ -2,7 +2,7 @@
 //! overdue, and writes the access log out. Not here: what a stage means.
 
 use super::connection::{Stage, Watched, linger};
-use super::{Floor, IDLE_LINGER, stall, tls};
+use super::{Floor, IDLE_LINGER, http2, stall, tls};
 use crate::app::Worker;
 use crate::config::Settings;
 use crate::scoreboard::{Slow, now_millis};
@@ -44,10 +44,18 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
         let settings = &floor.settings;
         let mut overdue = Vec::new();
         floor.connections.each(|watched| {
-            let is_stalled = watched.stall.is_on()
-                && watched.stall.is_over(settings.send_timeout, now, &watched.stream.lock());
-            let end = if is_stalled { Some(End::Stalled) } else { verdict(watched, surely, settings) };
-            overdue.extend(end.map(|end| (watched.clone(), end)));
+            let mut judge = |watched: &Arc<Watched>| {
+                let is_stalled = watched.stall.is_on()
+                    && watched.stall.is_over(settings.send_timeout, now, &watched.stream.lock());
+                let end = if is_stalled { Some(End::Stalled) } else { verdict(watched, surely, settings) };
+                overdue.extend(end.map(|end| (watched.clone(), end)));
+            };
+            judge(watched);
+            if let Some(session) = watched.session.get() {
+                session.each_stream(judge);
+                let stalled = |watched: &Arc<Watched>| overdue.push((watched.clone(), End::Stalled));
+                http2::each_stalled(session, watched, surely, stalled);
+            }
         });
         for (watched, end) in overdue {
             carry_out(&watched, end);
@@ -111,7 +119,7 @@ pub(super) async fn close_idle(floor: &Arc<Floor>) {
 
 /// How an overdue connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// It owes nothing and is owed nothing.
     Silent,
     /// Its handshake took too long.
@@ -144,8 +152,12 @@ fn verdict(watched: &Watched, now: u64, settings: &Settings) -> Option<End> {
 
 fn carry_out(watched: &Arc<Watched>, end: End) {
     match end {
+        End::TooSlow if watched.is_stream() => http2::cut(watched),
+        End::Stalled if watched.is_stream() => http2::give_up(watched),
         // What came since the last look is served first.
         End::Silent if watched.stream.lock().has_unread() => {}
+        End::Silent | End::TooSlow if watched.session.get().is_some() => http2::end(watched, end),
+        End::Stalled if watched.session.get().is_some() && !watched.stall.is_on() => http2::end(watched, end),
         End::Silent => {
             tls::say_goodbye(&watched.stream);
             watched.abort();

@@ -100,26 +100,12 @@ impl Wire {
             buf.set_filled(before + passed);
         }
     }
-
-    /// Whether the socket takes what it is given. A client that reads, however slowly, is not idle.
-    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        let Watched { stall, .. } = &*self.watched;
-        if written.is_pending() {
-            stall.begin();
-        } else if stall.is_on() {
-            stall.end();
-            if matches!(self.watched.stage(), Stage::Idle | Stage::Head) {
-                self.watched.touch();
-            }
-        }
-        written
-    }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.watched.stream.lock()).poll_write(cx, buf);
-        self.note(written)
+        self.watched.note_written(written)
     }
 
     fn poll_write_vectored(
@@ -128,7 +114,7 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.watched.stream.lock()).poll_write_vectored(cx, bufs);
-        self.note(written)
+        self.watched.note_written(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -139,7 +125,7 @@ impl AsyncWrite for Wire {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.watched.tls.get().is_some() {
             let flushed = Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx);
-            ready!(self.note(flushed))?;
+            ready!(self.watched.note_written(flushed))?;
         }
         // hyper flushes when it has written all it has: an answer that was complete before is now out.
         if matches!(self.watched.stage(), Stage::Idle | Stage::Head | Stage::Upgraded) {
@@ -155,6 +141,6 @@ impl AsyncWrite for Wire {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // With a body unread the sending side must stay open until the answer is out; `linger` closes it.
         let shut = Pin::new(&mut *self.watched.stream.lock()).poll_shutdown(cx);
-        self.note(shut)
+        self.watched.note_written(shut)
     }
 }

@@ -294,7 +294,8 @@ impl Connection {
         Ok(std::mem::take(&mut self.buffer))
     }
 
-    fn take(&mut self, count: usize) -> Result<Vec<u8>, Failure> {
+    /// So many bytes.
+    pub fn take(&mut self, count: usize) -> Result<Vec<u8>, Failure> {
         while self.buffer.len() < count {
             if self.fill()? == 0 {
                 return Err(Failure::Cut);

@@ -8,6 +8,8 @@ pub mod dice;
 #[allow(dead_code, reason = "the soak has none")]
 pub mod front;
 pub mod http;
+#[allow(dead_code, reason = "the soak speaks HTTP/1")]
+pub mod http2;
 pub mod load;
 pub mod postgres;
 pub mod proc;

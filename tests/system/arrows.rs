@@ -57,6 +57,7 @@ const TABLE: [Part; 10] = [
         crates: &[
             "axum",
             "bytes",
+            "h2",
             "http",
             "http_body",
             "http_body_util",

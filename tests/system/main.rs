@@ -27,6 +27,7 @@ mod first_steps;
 mod fork_failure;
 mod haproxy;
 mod hooks;
+mod http2;
 mod http_strict;
 mod inherited;
 mod layers;

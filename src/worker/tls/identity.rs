@@ -63,7 +63,7 @@ pub(super) fn server_config(
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(Tickets::new(secret, settings.tls.cert_reqs, files.ca_certs.as_deref()));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = settings.http2.alpn();
     Ok(Some(Arc::new(config)))
 }
 
