@@ -1,10 +1,10 @@
 //! A pool of connections for async code: callers wait without a thread, and work on a handler thread.
 //! Not here: how a connection is made, or kept clean.
 //!
-//! A caller first takes one of `pool_size` permits. So a connection is free for it, or may be made, and a handler
+//! A caller first waits for one of `pool_size` places. So a connection is free for it, or may be made, and a handler
 //! thread is never spent on waiting for another caller. Nor is it spent on waiting for a dead database: a thread
-//! looks for a connection, asks for one if there is none, and gives up after `HAND_OVER_WAIT`; then the caller
-//! waits for news from `Health`. While the last attempt to connect has failed and no connection is left, callers
+//! looks for a connection, asks for one if there is none, and gives up after `HAND_OVER_WAIT`; then the caller keeps
+//! his place and waits for news from `Health`. While the last attempt to connect has failed and no connection is left, callers
 //! are refused at once. r2d2 goes on trying, at the latest every `RETRY_WAIT`, so that the database's return is
 //! noticed without anybody asking.
 
@@ -13,14 +13,13 @@ use super::checkout::{Checkout, Checkouts};
 use super::health::{Connect, Goodbye, Health, Manager, Pooled, Session, say_goodbye};
 use super::transaction::{TransactionOptions, in_transaction};
 use crate::app::Error;
-use crate::app::blocking::Threads;
+use crate::app::blocking::{Group, Place, Threads};
 use crate::config::DatabaseSettings;
 use crate::scoreboard::{InFlight, Phase, RequestPhase, Seat};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
 /// How long a handler thread waits for a connection that is being made; a near database is connected by then.
@@ -50,10 +49,9 @@ struct Inner<C: Session> {
     connections: Mutex<Option<r2d2::Pool<Manager<C>>>>,
     health: Arc<Health>,
     threads: Arc<Threads>,
-    permits: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    /// The calls of this pool among the threads': as many at a time as there may be connections.
+    calls: Group,
     timeouts: AtomicU64,
-    max_waiting: usize,
     timeout: Duration,
     rules: Arc<Rules>,
     checkouts: Checkouts,
@@ -111,10 +109,8 @@ impl<C: Session> Pool<C> {
         let inner = Inner {
             connections: Mutex::new(Some(connections)),
             health,
-            max_waiting: threads.max_queued(),
+            calls: threads.group(pool_size),
             threads,
-            permits: Arc::new(Semaphore::new(pool_size.min(Semaphore::MAX_PERMITS))),
-            waiting: AtomicUsize::new(0),
             timeouts: AtomicU64::new(0),
             timeout: settings.pool_timeout,
             rules: Arc::new(Rules { max_lifetime: some_time(settings.max_lifetime), budget }),
@@ -189,7 +185,7 @@ impl<C: Session> Pool<C> {
         let (connections, idle) = state.map_or((0, 0), |state| (state.connections, state.idle_connections));
         seat.pool_connections.store(connections, Relaxed);
         seat.pool_idle.store(idle, Relaxed);
-        seat.pool_waiting.store(inner.waiting.load(Relaxed) as u32, Relaxed);
+        seat.pool_waiting.store(inner.threads.waiting(inner.calls) as u32, Relaxed);
         seat.pool_timeouts.store(inner.timeouts.load(Relaxed), Relaxed);
     }
 
@@ -215,24 +211,23 @@ impl<C: Session> Pool<C> {
         let in_flight = InFlight::current();
         let _queued = in_flight.queued();
         let deadline = begin + inner.timeout;
-        inner.refuse_if_down()?;
-        let mut permit = inner.enter(deadline).await?;
-        let mut changes = None;
+        let (mut place, mut changes) = (None, None);
         loop {
             let connections = inner.refuse_if_down()?;
             let (health, rules) = (Arc::clone(&inner.health), Arc::clone(&inner.rules));
             let (call, seat) = (waiting.checkout(), inner.seat);
-            let attempt = move || match check_out(&connections, &health, deadline) {
+            let attempt = move |place| match check_out(&connections, &health, deadline) {
                 Some(connection) => {
                     seat.pool_waits.record(begin.elapsed());
                     in_flight.enter(RequestPhase::Database);
-                    Attempt::Done(serve(connection, &health, &rules, &call, work), permit)
+                    (Attempt::Done(serve(connection, &health, &rules, &call, work)), Some(place))
                 }
-                None => Attempt::NoConnection(work, permit),
+                None => (Attempt::NoConnection(work, place), None),
             };
-            match inner.threads.call_by(Some(deadline), attempt).await? {
-                Attempt::Done(outcome, _permit) => return outcome,
-                Attempt::NoConnection(same_work, same_permit) => (work, permit) = (same_work, same_permit),
+            let attempt = inner.threads.call_in(inner.calls, place.take(), deadline, attempt).await;
+            match attempt.map_err(|error| inner.judge(error))? {
+                Attempt::Done(outcome) => return outcome,
+                Attempt::NoConnection(same_work, same_place) => (work, place) = (same_work, Some(same_place)),
             }
             in_flight.enter(RequestPhase::Queued);
             // Who begins to listen looks once more, so that nothing is missed in between.
@@ -273,10 +268,10 @@ impl<C: Session> Clone for Pool<C> {
     }
 }
 
-/// What a handler thread brings back. The permit is held until nothing of the call is left on the thread.
+/// What a handler thread brings back.
 enum Attempt<T, F> {
-    Done(Result<T, Error>, OwnedSemaphorePermit),
-    NoConnection(F, OwnedSemaphorePermit),
+    Done(Result<T, Error>),
+    NoConnection(F, Place),
 }
 
 const UNPOISONED: &str = "nothing that can panic runs under this lock";
@@ -286,12 +281,9 @@ impl<C: Session> Inner<C> {
     fn refuse_if_down(&self) -> Result<r2d2::Pool<Manager<C>>, Error> {
         let connections = self.connections.lock().expect(UNPOISONED).clone();
         let connections = connections.ok_or_else(|| Error::DatabaseDown("the worker is ending".into()))?;
-        match self.health.down() {
-            // With connections left only more of them cannot be had: the server's limit, perhaps.
-            Some(reason) if connections.state().connections == 0 => {
-                Err(Error::DatabaseDown(reason.to_string()))
-            }
-            Some(_) | None => Ok(connections),
+        match none_is_to_be_had(&connections, &self.health) {
+            Some(reason) => Err(Error::DatabaseDown(reason.to_string())),
+            None => Ok(connections),
         }
     }
 
@@ -310,14 +302,9 @@ impl<C: Session> Inner<C> {
         }
     }
 
-    /// Waits for a permit, in turn.
-    async fn enter(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let _waiting = Waiting::new(&self.waiting, self.max_waiting)?;
-        let permit = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
-        Ok(permit.map_err(|_| self.too_late())?.expect("the semaphore is never closed"))
+    /// What a call is told that no thread took.
+    fn judge(&self, error: Error) -> Error {
+        if matches!(error, Error::PoolTimeout) { self.too_late() } else { error }
     }
 
     fn too_late(&self) -> Error {
@@ -342,20 +329,10 @@ impl<C: Session> Drop for Inner<C> {
     }
 }
 
-/// One who waits for a permit.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Waiting<'_> {
-    fn new(count: &AtomicUsize, max: usize) -> Result<Waiting<'_>, Error> {
-        let waiting = Waiting(count);
-        if count.fetch_add(1, Relaxed) >= max { Err(Error::QueueFull) } else { Ok(waiting) }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
+/// Why there is no connection, and no use in waiting for one. With some left only more of them cannot be had: the server's
+/// limit, perhaps.
+fn none_is_to_be_had<C: Session>(connections: &r2d2::Pool<Manager<C>>, health: &Health) -> Option<Arc<str>> {
+    health.down().filter(|_| connections.state().connections == 0)
 }
 
 /// A connection that is alive as far as can be told; `None`: there is none now, and one was asked for.
@@ -364,6 +341,10 @@ fn check_out<C: Session>(
     health: &Health,
     deadline: Instant,
 ) -> Option<r2d2::PooledConnection<Manager<C>>> {
+    // Those who wait for their turn while the database goes away are not to wait for it one after the other.
+    if none_is_to_be_had(connections, health).is_some() {
+        return None;
+    }
     for _ in 0..=connections.max_size() {
         // Where the network stalls, each question takes its time.
         if Instant::now() >= deadline {
