@@ -3,16 +3,14 @@
 
 #![allow(unreachable_pub, reason = "`pub` marks what the support modules offer")]
 
+#[path = "../shared/mod.rs"]
+#[allow(dead_code, reason = "it loads in another way")]
+mod shared;
 #[path = "../../tests/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use the rest of it")]
 mod support;
 
-#[path = "../hello/figures.rs"]
-mod figures;
-#[path = "../hello/setting.rs"]
-mod setting;
-
-use figures::Figures;
+use shared::{Figures, setting};
 use std::process::Command;
 use std::time::Duration;
 use support::spread::{Coming, shares, variation};
@@ -35,8 +33,7 @@ const PLACES: [(&str, [&str; 3], [&str; 3]); 2] = [
 ];
 
 fn main() {
-    // `cargo test --benches` also runs this, and means something else.
-    if !std::env::args().any(|arg| arg == "--bench") {
+    if !shared::is_asked_for() {
         return;
     }
     setting::print();

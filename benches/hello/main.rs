@@ -1,21 +1,23 @@
-//! What Ferricorn costs: CPU per keep-alive request beside bare hyper, time from exec to the first answer,
-//! and the private memory of a worker. Run by benches/run; not a test: it prints, and judges nothing.
+//! What Ferricorn costs: CPU per keep-alive request beside bare hyper, cached pages beside uncached ones that cost nothing, time
+//! from exec to the first answer, and the private memory of a worker. Run by benches/run; not a test: it prints, and judges nothing.
 
 #![allow(unreachable_pub, reason = "`pub` marks what the support modules offer")]
 
+#[path = "../shared/mod.rs"]
+#[allow(dead_code, reason = "other benchmarks use the rest of it")]
+mod shared;
 #[path = "../../tests/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use the rest of it")]
 mod support;
 
-mod figures;
-mod setting;
+mod hits;
 
-use figures::Figures;
+use shared::load::{Load, ON_SERVER_CORE};
+use shared::{Figures, setting};
 use std::fs;
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use support::{Connection, Program, Server, Target, proc};
+use std::time::Instant;
+use support::{Connection, Program, Server, Target};
 
 /// Each round loads all servers at the same time: what a virtual machine's neighbours take, they take from all alike.
 const ROUNDS: usize = 15;
@@ -27,44 +29,89 @@ const STARTS: usize = 30;
 const MEMORY_REQUESTS: usize = 2000;
 const MEMORY_CONNECTIONS: usize = 20;
 
-/// The server runs on one core and the client on the other.
-const ON_SERVER_CORE: [&str; 3] = ["taskset", "-c", "0"];
-const ON_CLIENT_CORE: [&str; 3] = ["taskset", "-c", "1"];
-
 const HELLO_ARGS: &str = "-w 1 --access-logfile access.log";
 
+/// The same page as text of the stock app, and as the answer of a statement that is kept.
+const STOCK: &str = r#"
+[database]
+url = "sqlite:demo.db"
+
+[[routes]]
+path = "/"
+kind = "text"
+text = "Hello from Ferricorn\n"
+
+[[routes]]
+path = "/cached"
+kind = "sql"
+sql = "SELECT 'Hello from Ferricorn' AS text"
+cache = "60s"
+"#;
+
 fn main() {
-    // `cargo test --benches` also runs this, and means something else.
-    if !std::env::args().any(|arg| arg == "--bench") {
+    if !shared::is_asked_for() {
         return;
     }
     setting::print();
     compare_cpu();
+    compare_cached();
+    hits::measure();
     for (name, args) in [("hello", "-w 2"), ("bare_hyper", "")] {
         first_answer(name, args);
     }
     memory();
 }
 
+/// A server, and the page of it that is asked for.
+type Case<'a> = (&'a str, &'a Server, &'a str);
+
 fn compare_cpu() {
-    let start = |name| Program::example(name).through(&ON_SERVER_CORE).args(HELLO_ARGS).start();
     let bare = Program::example("bare_hyper").through(&ON_SERVER_CORE).spawn();
     bare.wait_listening();
-    let servers = [("bare hyper", bare), ("service", start("hello_service")), ("hello", start("hello"))];
-    println!(
-        "\nCPU per keep-alive request, {ROUNDS} rounds of {ROUND_SECONDS} s, all servers loaded at the same time"
-    );
-    println!("  ferricorn with {HELLO_ARGS}; for each, wrk -t1 -c{CONNECTIONS} -d{ROUND_SECONDS}s");
-    for (_, server) in &servers {
-        assert_same_answer(server, &servers[0].1);
+    let (service, hello) = (start("hello_service"), start("hello"));
+    for server in [&service, &hello] {
+        assert_same_answer(server, &bare);
     }
-    cpu_per_request(&servers, WARM_UP_SECONDS);
-    let rounds: Vec<Vec<f64>> = (0..ROUNDS).map(|_| cpu_per_request(&servers, ROUND_SECONDS)).collect();
-    for (at, (name, _)) in servers.iter().enumerate() {
-        let cost = rounds.iter().map(|round| round[at]).collect();
-        let ratios = rounds.iter().map(|round| round[at] / round[0]).collect();
-        println!("  {name:10}  {} µs", Figures::of(cost));
-        println!("  {:10}  {} × bare hyper", "", Figures::of(ratios));
+    println!("\nCPU per keep-alive request");
+    print_cpu(
+        &[("bare hyper", &bare, "/"), ("service", &service, "/"), ("hello", &hello, "/")],
+        &[(1, 0), (2, 0)],
+    );
+}
+
+/// Each cached page beside a page that is the same and takes no work, served in the same way.
+fn compare_cached() {
+    let (service, hello, layer) = (start("hello_service"), start("hello"), start("cached"));
+    let stock = Program::stock().through(&ON_SERVER_CORE).config(STOCK).args(HELLO_ARGS).start();
+    let cases = [
+        ("service", &service, "/"),
+        ("hello", &hello, "/"),
+        ("hello behind the response cache", &layer, "/"),
+        ("text of the stock app", &stock, "/"),
+    ];
+    println!("\nCPU per keep-alive request, cached pages");
+    print_cpu(&cases, &[(1, 2), (0, 2)]);
+    let again = Program::stock().through(&ON_SERVER_CORE).config(STOCK).args(HELLO_ARGS).start();
+    let cases = [("text of the stock app", &stock, "/"), ("cached sql of the stock app", &again, "/cached")];
+    print_cpu(&cases, &[(0, 1)]);
+}
+
+fn start(name: &str) -> Server {
+    Program::example(name).through(&ON_SERVER_CORE).args(HELLO_ARGS).start()
+}
+
+/// What each costs, and of each pair the first in parts of the second.
+fn print_cpu(cases: &[Case<'_>], pairs: &[(usize, usize)]) {
+    println!("  {ROUNDS} rounds of {ROUND_SECONDS} s, all servers loaded at the same time");
+    println!("  ferricorn with {HELLO_ARGS}; for each, wrk -t1 -c{CONNECTIONS} -d{ROUND_SECONDS}s");
+    cpu_per_request(cases, WARM_UP_SECONDS);
+    let rounds: Vec<Vec<f64>> = (0..ROUNDS).map(|_| cpu_per_request(cases, ROUND_SECONDS)).collect();
+    for (at, (name, ..)) in cases.iter().enumerate() {
+        println!("  {name}: {} µs", Figures::of(rounds.iter().map(|round| round[at]).collect()));
+    }
+    for &(one, other) in pairs {
+        let ratios = rounds.iter().map(|round| round[one] / round[other]).collect();
+        println!("  {} / {}: {}", cases[one].0, cases[other].0, Figures::of(ratios));
     }
 }
 
@@ -79,36 +126,10 @@ fn assert_same_answer(hello: &Server, bare: &Server) {
 }
 
 /// Microseconds of CPU that all processes of each server used for one request.
-fn cpu_per_request(servers: &[(&str, Server)], seconds: u64) -> Vec<f64> {
-    let used = |server: &Server| {
-        let processes = [vec![server.pid()], proc::descendants(server.pid())].concat();
-        processes.iter().map(|&pid| proc::cpu_time(pid)).sum::<Duration>()
-    };
-    let before: Vec<Duration> = servers.iter().map(|(_, server)| used(server)).collect();
-    let clients: Vec<Child> = servers.iter().map(|(_, server)| load(server, seconds)).collect();
-    let requests: Vec<u64> = clients.into_iter().map(requests_of).collect();
-    let costs = servers.iter().zip(before).zip(requests);
-    costs
-        .map(|(((_, server), before), requests)| {
-            (used(server) - before).as_secs_f64() * 1e6 / requests as f64
-        })
-        .collect()
-}
-
-fn load(server: &Server, seconds: u64) -> Child {
-    let mut command = Command::new(ON_CLIENT_CORE[0]);
-    command.args(&ON_CLIENT_CORE[1..]).args(["wrk", "-t1", "-c", CONNECTIONS, "-d", &format!("{seconds}s")]);
-    command.arg(format!("http://{}/", server.addr())).stdout(Stdio::piped());
-    command.spawn().expect("wrk is installed")
-}
-
-/// How many requests wrk had answered.
-fn requests_of(client: Child) -> u64 {
-    let output = client.wait_with_output().expect("wrk ends");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
-    let line = text.lines().find(|line| line.contains(" requests in ")).expect("wrk sums up");
-    line.split_whitespace().next().and_then(|count| count.parse().ok()).expect("wrk counts requests")
+fn cpu_per_request(cases: &[Case<'_>], seconds: u64) -> Vec<f64> {
+    let loads: Vec<Load<'_>> =
+        cases.iter().map(|(_, server, path)| Load::start(server, path, CONNECTIONS, seconds)).collect();
+    loads.into_iter().map(|load| load.finish().cpu).collect()
 }
 
 fn first_answer(name: &str, args: &str) {
@@ -117,7 +138,7 @@ fn first_answer(name: &str, args: &str) {
     println!("  {} ms", Figures::of(times));
 }
 
-fn one_start(name: &str, args: &str) -> Duration {
+fn one_start(name: &str, args: &str) -> std::time::Duration {
     let addr = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
     let program = Program::example(name).bind(&addr.to_string()).args(args);
     let begin = Instant::now();

@@ -112,6 +112,13 @@ impl Cluster {
         self.must("pg_ctl", &["start", "-w", "-t", WAIT_SECONDS, "-l", log, "-o", &options]);
     }
 
+    /// The process that all others of the cluster are forked from.
+    #[allow(dead_code, reason = "the benchmarks ask")]
+    pub fn postmaster(&self) -> i32 {
+        let file = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
+        file.lines().next().and_then(|pid| pid.parse().ok()).expect("its first line is the pid")
+    }
+
     /// How many connections of clients there are for which this condition over pg_stat_activity holds.
     #[allow(dead_code, reason = "the tests of the whole program ask")]
     pub fn count(&self, condition: &str) -> usize {

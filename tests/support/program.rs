@@ -59,7 +59,8 @@ impl Program {
         Program::at(example(name))
     }
 
-    fn at(path: PathBuf) -> Program {
+    /// Any program that takes `-b` and says where it listens.
+    pub fn at(path: PathBuf) -> Program {
         let dir = tempfile::Builder::new().prefix("ferricorn-").tempdir().expect("a temporary directory");
         Program {
             path,

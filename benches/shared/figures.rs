@@ -11,13 +11,19 @@ impl Figures {
         Figures(values)
     }
 
-    fn median(&self) -> f64 {
+    pub fn median(&self) -> f64 {
         let middle = self.0.len() / 2;
         if self.0.len().is_multiple_of(2) {
             (self.0[middle - 1] + self.0[middle]) / 2.0
         } else {
             self.0[middle]
         }
+    }
+
+    /// For a table: the median, and in brackets the least and the most.
+    pub fn brief(&self, digits: usize) -> String {
+        let (least, most) = (self.0[0], self.0[self.0.len() - 1]);
+        format!("{:.digits$} ({least:.digits$} to {most:.digits$})", self.median())
     }
 }
 
