@@ -188,7 +188,7 @@ where
     if let Some(mask) = settings.umask {
         umask(stat::Mode::from_bits_truncate(mask));
     }
-    if let Err(error) = logging::open(&settings.errorlog, settings.loglevel, accounts.log_owner()) {
+    if let Err(error) = logging::open(&settings, accounts.log_owner()) {
         let message = format!("errorlog: {error}");
         refuse(&message);
         return Err((SETTINGS, message));
@@ -208,7 +208,7 @@ where
         work: &|post| {
             let master::Post { slot, settings, board, listeners, offers, bell, is_on_trial } = post;
             // On trial, a worker logs where its own settings say, and the master still where the old ones say.
-            if let Err(error) = logging::open(&settings.errorlog, settings.loglevel, None) {
+            if let Err(error) = logging::open(&settings, None) {
                 log::error!("error log could not be opened error=\"{error}\"");
                 return FAILED.into();
             }
@@ -263,7 +263,7 @@ where
         },
     };
     master::run(settings, accounts, inherited, started, &roles).map_err(|failure| {
-        log::error!("{failure}");
+        log::error!("server failed reason=\"{failure}\"");
         let code = match failure {
             Failure::Bind { .. }
             | Failure::Adopt { .. }
@@ -292,7 +292,7 @@ fn read(source: &Source) -> Result<Settings, String> {
 /// Warns of what the settings say, and lowers what this process may not have.
 fn fit(settings: &mut Settings) {
     for warning in settings.warnings() {
-        log::warn!("{warning}");
+        log::warn!("odd setting reason=\"{warning}\"");
     }
     let programs = app::routes::program_children(settings) * app::DESCRIPTORS_OF_A_CHILD;
     let needed = SPARE_DESCRIPTORS + 2 * settings.database.pool_size as u64 + programs;

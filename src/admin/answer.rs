@@ -1,34 +1,55 @@
 //! Which question has which answer. Not here: what is in the answers.
 
-use super::{Desk, health, metrics, status};
+use super::dashboard::DASHBOARD;
+use super::{Desk, health, history, metrics, status};
 use crate::scoreboard::now_millis;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use serde_json::Value;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus's text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
-pub(super) fn answer(desk: &Desk, method: &Method, path: &str) -> Response<Full<Bytes>> {
+const MOVING: &str = "the figures are being moved\n";
+
+pub(super) fn answer(desk: &Desk, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(method) {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n");
         refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refusal;
     }
     let now = now_millis();
-    match path {
+    match uri.path() {
+        "/" => page(),
         "/healthz" => judged(&health::alive(&desk.board, now)),
         "/readyz" => judged(&health::ready(&desk.board, now)),
         "/metrics" => match metrics::expose(&desk.board, now) {
             Some(text) => whole(StatusCode::OK, METRICS, text),
-            None => text(StatusCode::SERVICE_UNAVAILABLE, "the figures are being moved\n"),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, MOVING),
         },
         "/status" => json(StatusCode::OK, &status::tell(&desk.board, &desk.settings, now)),
-        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /metrics and /status\n"),
+        "/history" => match history::tell(desk.board, history::since(uri.query()), now) {
+            Some(told) => whole(StatusCode::OK, JSON, told.to_string()),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, MOVING),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there are /, /healthz, /readyz, /metrics, /status and /history\n"),
     }
+}
+
+fn page() -> Response<Full<Bytes>> {
+    let mut response = whole(StatusCode::OK, HTML, DASHBOARD.page.clone());
+    let policy = HeaderValue::from_static(&DASHBOARD.policy);
+    let more = [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    ];
+    response.headers_mut().extend(more);
+    response
 }
 
 fn judged(verdict: &health::Verdict) -> Response<Full<Bytes>> {
@@ -51,5 +72,8 @@ fn whole(status: StatusCode, kind: &'static str, body: String) -> Response<Full<
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // No page of another server may read it.
+    let policy = HeaderName::from_static("cross-origin-resource-policy");
+    headers.insert(policy, HeaderValue::from_static("same-origin"));
     response
 }

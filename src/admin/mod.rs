@@ -5,8 +5,10 @@
 
 mod answer;
 mod control;
+mod dashboard;
 mod exposition;
 mod health;
+mod history;
 mod line;
 mod metrics;
 mod named;
@@ -93,6 +95,7 @@ async fn live(post: Post) -> io::Result<()> {
         () = answer_all(http.as_ref(), &desk) => Turn::Leave,
         () = obey_all(control.as_ref(), &desk, &line, &clients) => Turn::Leave,
         () = log_as_told(&desk) => Turn::Leave,
+        () = remember(http.as_ref(), &desk) => Turn::Leave,
         turn = line.listen() => turn,
     };
     drop((http, control));
@@ -139,6 +142,14 @@ async fn obey_all(
             control::serve(stream, &desk, &line).await;
             drop(place);
         });
+    }
+}
+
+/// Where nobody can ask for it, nothing is kept.
+async fn remember(listener: Option<&Listener>, desk: &Desk) {
+    match listener {
+        Some(_) => history::keep(desk.board).await,
+        None => pending().await,
     }
 }
 
@@ -192,7 +203,7 @@ impl Listener {
 /// One request, one answer.
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, desk: &Desk) {
     let service = service_fn(|request| async move {
-        Ok::<_, Infallible>(answer::answer(desk, request.method(), request.uri().path()))
+        Ok::<_, Infallible>(answer::answer(desk, request.method(), request.uri()))
     });
     let mut http1 = hyper::server::conn::http1::Builder::new();
     http1.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES).keep_alive(false);

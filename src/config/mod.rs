@@ -117,6 +117,7 @@ pub struct Settings {
     pub request_id_header: String,
     pub errorlog: LogTarget,
     pub loglevel: log::LevelFilter,
+    pub log_format: ErrorLogFormat,
     pub proc_name: String,
     pub compress: Encodings,
     /// Of answers whose length is known.
@@ -135,6 +136,8 @@ pub struct Settings {
     /// Where what is not a default comes from.
     pub(crate) origins: BTreeMap<&'static str, Origin>,
     pub(crate) warnings: Vec<String>,
+    /// Their number is that of the processors.
+    pub(crate) workers_are_auto: bool,
     /// Where it listens in the clear, as the log names it: what the sockets of `plain_bind` have turned out to be.
     pub(crate) plain_places: Vec<String>,
     /// There is a config file, and it has a key or a table.
@@ -185,6 +188,15 @@ pub enum Upgrade {
     Auto,
     /// Both serve until the operator decides.
     Manual,
+}
+
+/// How the error log says things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorLogFormat {
+    /// For people.
+    Text,
+    /// An object a line.
+    Json,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,6 +343,7 @@ impl Settings {
             request_id_header: String::new(),
             errorlog: LogTarget::Off,
             loglevel: log::LevelFilter::Off,
+            log_format: ErrorLogFormat::Text,
             proc_name: String::new(),
             compress: Encodings::default(),
             compress_min_size: 0,
@@ -354,6 +367,7 @@ impl Settings {
             app: app::AppSettings::default(),
             origins: BTreeMap::new(),
             warnings: Vec::new(),
+            workers_are_auto: false,
             plain_places: Vec::new(),
             file_sets_anything: false,
         }
@@ -364,6 +378,7 @@ impl Settings {
         if self.workers == 0 {
             let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
             self.workers = processors.min(self.max_workers);
+            self.workers_are_auto = true;
         } else if self.workers > self.max_workers {
             let allowed = format!("at most max_workers, which is {}", self.max_workers);
             problems.push(self.problem("workers", &self.workers.to_string(), &allowed));

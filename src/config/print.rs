@@ -4,6 +4,7 @@ use super::table::SETTINGS;
 #[cfg(test)]
 use super::table::Setting;
 use super::{Origin, Settings};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 impl Settings {
@@ -13,6 +14,43 @@ impl Settings {
             let origin = self.origins.get(setting.key).unwrap_or(&Origin::Default);
             (setting.key, (setting.show)(self), origin.to_string())
         })
+    }
+
+    /// Where the settings come from, and how many from each: `server.toml: 7, environment: 1, flags: 2, defaults: 70`.
+    pub(crate) fn sources(&self) -> String {
+        let (mut files, mut environment, mut flags) = (BTreeMap::new(), 0, 0);
+        for origin in self.origins.values() {
+            match origin {
+                Origin::Default => {}
+                Origin::File(path, _) => *files.entry(path.display().to_string()).or_insert(0) += 1,
+                Origin::Environment(_) => environment += 1,
+                Origin::Flag(_) => flags += 1,
+            }
+        }
+        let given: usize = files.values().sum::<usize>() + environment + flags;
+        let mut sources: Vec<(String, usize)> = files.into_iter().collect();
+        sources.extend([("environment".to_owned(), environment), ("flags".to_owned(), flags)]);
+        sources.retain(|(_, count)| *count > 0);
+        sources.push(("defaults".to_owned(), SETTINGS.len().saturating_sub(given)));
+        let sources: Vec<String> =
+            sources.into_iter().map(|(source, count)| format!("{source}: {count}")).collect();
+        sources.join(", ")
+    }
+
+    /// Why there are so many workers.
+    pub(crate) fn workers_reason(&self) -> String {
+        match self.origins.get("workers") {
+            Some(origin) if !self.workers_are_auto => origin.to_string(),
+            Some(_) | None if self.workers == self.max_workers => {
+                "auto, and no more than max_workers".to_owned()
+            }
+            Some(_) | None => "auto: the processors that this process may use".to_owned(),
+        }
+    }
+
+    /// What only an upgrade or a restart changes.
+    pub(crate) fn fixed(&self) -> Vec<&'static str> {
+        SETTINGS.iter().filter(|setting| setting.is_fixed(self)).map(|setting| setting.key).collect()
     }
 
     /// Every setting in force with where it comes from, as TOML; secrets are masked.

@@ -892,6 +892,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         "What is not logged: everything below this level."
     ),
     row!(
+        "log_format",
+        None,
+        ["log-format"],
+        "\"text\"",
+        v::error_log_format,
+        any,
+        [log_format],
+        v::show_error_log_format,
+        "text or json",
+        "How the error log says things: for people, or the same events as JSON, an object a line; see docs/events.md."
+    ),
+    row!(
         "proc_name",
         Some('n'),
         ["name"],
@@ -1201,7 +1213,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         [admin.bind],
         v::show_admin_bind,
         "off, auto, unix:PATH, HOST:PORT, :PORT or [::1]:PORT",
-        "Where a process of its own answers /healthz, /readyz, /metrics and /status. auto: a socket in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/ferricorn, for the server's user alone; off where neither is set. It asks nobody who he is, so give a TCP address only where all who reach it may know."
+        "Where a process of its own answers /healthz, /readyz, /metrics, /status and /history, and shows a dashboard at /. auto: a socket in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/ferricorn, for the server's user alone; off where neither is set. It asks nobody who he is, so give a TCP address only where all who reach it may know."
     ),
     row!(
         "admin.control",

@@ -1,7 +1,7 @@
 //! Values as people write them, and back: durations, sizes, addresses, paths. Not here: which setting takes which.
 
 use super::Upgrade;
-use super::{AdminBind, Bind, CertReqs, DatabaseUrl, LogTarget};
+use super::{AdminBind, Bind, CertReqs, DatabaseUrl, ErrorLogFormat, LogTarget};
 use log::LevelFilter;
 use std::fmt::{self, Write};
 use std::path::PathBuf;
@@ -183,6 +183,14 @@ pub(super) fn upgrade(raw: &Raw) -> Option<Upgrade> {
         "auto" => Upgrade::Auto,
         "manual" => Upgrade::Manual,
         _ => return None,
+    })
+}
+
+pub(super) fn error_log_format(raw: &Raw) -> Option<ErrorLogFormat> {
+    Some(match raw.text()? {
+        "text" => ErrorLogFormat::Text,
+        "json" => ErrorLogFormat::Json,
+        _ => return None, // a text, not an enum
     })
 }
 
@@ -399,6 +407,13 @@ pub(super) fn show_upgrade(upgrade: &Upgrade) -> String {
     quoted(match upgrade {
         Upgrade::Auto => "auto",
         Upgrade::Manual => "manual",
+    })
+}
+
+pub(super) fn show_error_log_format(format: &ErrorLogFormat) -> String {
+    quoted(match format {
+        ErrorLogFormat::Text => "text",
+        ErrorLogFormat::Json => "json",
     })
 }
 

@@ -1,11 +1,12 @@
 //! The error log: one line an event, from the master and every worker, through the `log` crate, so that an app's
 //! own records land in the same place. Not here: the access log, which only borrows the `Sink`.
 
+mod event;
 mod sink;
 
 pub(crate) use sink::{Owner, Sink};
 
-use crate::config::LogTarget;
+use crate::config::{ErrorLogFormat, LogTarget, Settings};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::fmt::Write;
 use std::io;
@@ -19,7 +20,9 @@ use time::{OffsetDateTime, UtcOffset};
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-static LOGGER: Logger = Logger { state: Mutex::new(State { sink: None, who: String::new() }) };
+static LOGGER: Logger = Logger {
+    state: Mutex::new(State { sink: None, format: ErrorLogFormat::Text, role: String::new(), pid: 0 }),
+};
 
 /// Names the request that the calling thread works for.
 static REQUEST: OnceLock<fn() -> Option<String>> = OnceLock::new();
@@ -30,16 +33,20 @@ struct Logger {
 
 struct State {
     sink: Option<Sink>,
-    who: String,
+    format: ErrorLogFormat,
+    role: String,
+    pid: u32,
 }
 
 /// Opens the error log and makes it the process's `log` target; also called at a reload, with the new settings.
 /// On an error the log that was in use stays.
-pub(crate) fn open(target: &LogTarget, level: LevelFilter, owner: Option<Owner>) -> io::Result<()> {
-    let sink = Sink::open(target, io::stderr().as_fd(), owner)?;
+pub(crate) fn open(settings: &Settings, owner: Option<Owner>) -> io::Result<()> {
+    let sink = Sink::open(&settings.errorlog, io::stderr().as_fd(), owner)?;
     survive_full_files();
-    LOGGER.state().sink = sink;
-    log::set_max_level(level);
+    let mut state = LOGGER.state();
+    (state.sink, state.format) = (sink, settings.log_format);
+    drop(state);
+    log::set_max_level(settings.loglevel);
     // It fails when a logger stands already: ours from an earlier call, or one that the program chose itself.
     let _ = log::set_logger(&LOGGER);
     Ok(())
@@ -65,7 +72,8 @@ pub(crate) fn make(target: &LogTarget, owner: Owner) -> io::Result<()> {
 
 /// Names the process in every line from now on: `master`, `w3`.
 pub(crate) fn sign_as(role: &str) {
-    LOGGER.state().who = format!("{role} {}", std::process::id());
+    let mut state = LOGGER.state();
+    (state.role, state.pid) = (role.to_owned(), std::process::id());
 }
 
 /// From now on each line of a request ends with its id, which `current` gives.
@@ -111,14 +119,17 @@ impl Log for Logger {
             message.push_str(&id);
         }
         let mut state = self.state();
-        let State { sink: Some(sink), who } = &mut *state else { return };
+        let State { sink: Some(sink), format, role, pid } = &mut *state else { return };
+        let line = |level, target: &str, message: &str| match format {
+            ErrorLogFormat::Text => line(level, role, *pid, message),
+            ErrorLogFormat::Json => event::json(&now(), level, (role, *pid), target, message) + "\n",
+        };
         let lost = sink.take_lost_lines();
         if lost > 0 {
-            sink.write_lines(
-                line(Level::Warn, who, &format!("log lines were dropped count={lost}")).as_bytes(),
-            );
+            let message = format!("log lines were dropped count={lost} cause=\"they could not be written\"");
+            sink.write_lines(line(Level::Warn, module_path!(), &message).as_bytes());
         }
-        sink.write_lines(line(record.level(), who, &message).as_bytes());
+        sink.write_lines(line(record.level(), record.target(), &message).as_bytes());
     }
 
     fn flush(&self) {}
@@ -132,9 +143,8 @@ fn is_chatter(record: &Record<'_>) -> bool {
 }
 
 /// One line, whatever bytes the message holds.
-fn line(level: Level, who: &str, message: &str) -> String {
-    let now = OffsetDateTime::now_utc().to_offset(UtcOffset::UTC).format(STAMP).unwrap_or_default();
-    let mut line = format!("{now} {level:<5} [{who}] ");
+fn line(level: Level, role: &str, pid: u32, message: &str) -> String {
+    let mut line = format!("{} {level:<5} [{role} {pid}] ", now());
     for character in message.chars() {
         if character.is_control() {
             let _ = write!(line, "{}", character.escape_default());
@@ -146,13 +156,17 @@ fn line(level: Level, who: &str, message: &str) -> String {
     line
 }
 
+fn now() -> String {
+    OffsetDateTime::now_utc().to_offset(UtcOffset::UTC).format(STAMP).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_message_stays_one_line_whatever_it_holds() {
-        let written = line(Level::Info, "w0 7", "a\nb\r\x1b[31m\0é");
+        let written = line(Level::Info, "w0", 7, "a\nb\r\x1b[31m\0é");
         assert!(written.ends_with(" INFO  [w0 7] a\\nb\\r\\u{1b}[31m\\u{0}é\n"), "{written:?}");
         assert_eq!(written.matches('\n').count(), 1);
         assert_eq!(written.as_bytes()[10], b'T');

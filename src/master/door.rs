@@ -93,7 +93,7 @@ impl Door {
                 log::info!("{name} listening on={listener}");
                 if listener.reaches_beyond() {
                     log::warn!(
-                        "{name} can be reached from other machines and asks nobody who he is on={listener}"
+                        "{name} can be reached from other machines and asks nobody who he is on={listener} remedy=\"a Unix socket, or 127.0.0.1\""
                     );
                 }
                 self.listener = Some(listener);

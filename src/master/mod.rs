@@ -281,7 +281,7 @@ impl<'a> Master<'a> {
     }
 
     fn run(&mut self) -> Result<(), Failure> {
-        log::info!("master started pid={} workers={}", std::process::id(), self.settings().workers);
+        words::say_start(self.settings());
         loop {
             self.watch();
             self.tell_arbiter();
@@ -469,12 +469,16 @@ impl<'a> Master<'a> {
                 self.crew.send(Role::Worker(slot), Signal::SIGQUIT);
             }
             Order::Abort { slot, silent } => {
-                log::error!("worker timed out slot={slot} silent={silent:.1?} sent=SIGABRT");
+                log::error!(
+                    "worker timed out slot={slot} silent={silent:.1?} sent=SIGABRT effect=\"its requests are lost\" remedy=\"do not block the event loop, or raise timeout\""
+                );
                 self.queues.leave(slot);
                 self.crew.end(slot, Signal::SIGABRT, "timeout");
             }
             Order::Kill { slot, why } => {
-                log::warn!("worker killed slot={slot} overdue={why} sent=SIGKILL");
+                log::warn!(
+                    "worker killed slot={slot} overdue={why} sent=SIGKILL effect=\"what it had under way is lost\""
+                );
                 self.queues.leave(slot);
                 self.forget_unborn(slot);
                 self.crew.end(slot, Signal::SIGKILL, words::limit(why));
@@ -610,7 +614,7 @@ impl<'a> Master<'a> {
             process::set_comm(&self.settings().proc_name, role);
             logging::sign_as(role);
             if let Err(still) = self.around.accounts.step_down() {
-                log::error!("privileges could not be dropped {still}");
+                log::error!("privileges could not be dropped reason=\"{still}\"");
                 return STILL_PRIVILEGED;
             }
             if process::die_with(master).is_err() {

@@ -84,9 +84,7 @@ impl Master<'_> {
     pub(super) fn adopt(&mut self, generation: Generation) {
         let Some(era) = self.trial.take() else { return };
         let settings = &era.settings;
-        if let Err(error) =
-            logging::open(&settings.errorlog, settings.loglevel, self.around.accounts.log_owner())
-        {
+        if let Err(error) = logging::open(settings, self.around.accounts.log_owner()) {
             log::error!("error log could not be opened error=\"{error}\"");
         }
         if settings.backlog != self.settings().backlog {

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::arbiter::{Notice, Overdue, Rejection, Unwanted, Why};
-use crate::config::Changes;
+use crate::config::{Changes, Settings};
 use std::fmt;
 
 impl fmt::Display for Why {
@@ -61,18 +61,23 @@ impl fmt::Display for Rejection {
 pub(super) fn say(notice: Notice) {
     match notice {
         Notice::BackOff { slot, deaths, delay } => {
-            log::warn!("worker backed off slot={slot} deaths={deaths} next_start={delay:.1?}");
+            log::warn!(
+                "worker backed off slot={slot} deaths={deaths} next_start={delay:.1?} effect=\"one worker less\" remedy=\"its own last lines say why it died\""
+            );
         }
         Notice::AtMaximum { workers } => {
-            log::warn!("workers at maximum workers={workers} setting=max_workers")
+            log::warn!(
+                "workers at maximum workers={workers} setting=max_workers effect=\"TTIN is not obeyed\" remedy=\"a larger one, and a restart\""
+            )
         }
-        Notice::AtMinimum => log::warn!("workers at minimum workers=1"),
+        Notice::AtMinimum => log::warn!("workers at minimum workers=1 effect=\"TTOU is not obeyed\""),
         Notice::Resized { workers } => log::info!("workers wanted workers={workers}"),
         Notice::ReloadDone(generation) => log::info!("reload done generation={generation}"),
         Notice::Staffed => log::info!("workers complete"),
         Notice::Degraded { serving, wanted } => {
             log::error!(
-                "degraded serving={serving} wanted={wanted} cause=\"a worker keeps dying before it is ready\""
+                "degraded serving={serving} wanted={wanted} cause=\"a worker keeps dying before it is ready\" \
+                 effect=\"the others have its load\" remedy=\"its own last lines say why\""
             );
         }
         Notice::Whole { workers } => log::info!("whole again workers={workers}"),
@@ -80,7 +85,9 @@ pub(super) fn say(notice: Notice) {
         Notice::UpgradeIgnored => {
             log::warn!("upgrade ignored reason=\"another is under way, or the server stops\"")
         }
-        Notice::UpgradeFailed => log::error!("upgrade failed; this master goes on"),
+        Notice::UpgradeFailed => {
+            log::error!("upgrade failed; this master goes on remedy=\"the new one's last lines say why\"")
+        }
         Notice::SuccessorLeft => log::warn!("new master left; this one goes on"),
         Notice::ReloadPutOff => log::warn!("reload put off until=\"the other master has left\""),
         Notice::RestIgnored => {
@@ -89,8 +96,28 @@ pub(super) fn say(notice: Notice) {
         Notice::Resting => log::info!("resting workers=0 until=\"HUP, or the other master leaves\""),
         Notice::Rested => log::info!("rested"),
         Notice::Beside => log::info!("two masters serve until=\"TERM to one of them\""),
-        Notice::SetupRetry { delay } => log::warn!("database setup put off next_try={delay:.1?}"),
+        Notice::SetupRetry { delay } => {
+            log::warn!("database setup put off next_try={delay:.1?} effect=\"no worker starts before\"")
+        }
     }
+}
+
+/// Logs who has started, of what, and how to steer it.
+pub(super) fn say_start(settings: &Settings) {
+    let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION"));
+    log::info!(
+        "master started pid={pid} workers={} workers_by=\"{}\" settings_by=\"{}\" version={version}",
+        settings.workers,
+        settings.workers_reason(),
+        settings.sources(),
+    );
+    let fixed = settings.fixed().join(", ");
+    log::info!(
+        "orders taken pid={pid} stop=\"TERM; INT in a hurry; open requests have {:?}\" resize=\"TTIN, TTOU, up to {}\" \
+         reload=\"HUP: all settings but {fixed}\" upgrade=\"USR2: those, too, and the program\"",
+        settings.graceful_timeout,
+        settings.max_workers,
+    );
 }
 
 /// Logs what a reload is about to change.

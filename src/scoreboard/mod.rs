@@ -6,6 +6,7 @@
 mod clients;
 mod deaths;
 mod generations;
+mod history;
 mod in_flight;
 mod named;
 mod own;
@@ -21,6 +22,7 @@ use standing::Head;
 pub(crate) use clients::{ClientMark, Clients};
 pub(crate) use deaths::{Death, Deaths};
 pub(crate) use generations::{Generations, Moment, Slot, SlotHasher};
+pub(crate) use history::{EVERY as HISTORY_EVERY, History, KEPT as HISTORY_KEPT, WIDTH as HISTORY_WIDTH};
 pub(crate) use in_flight::{InFlight, Place, RequestPhase, Requests, SeenRequest};
 pub(crate) use named::{CacheCounts, Place as NamedPlace, ProgramCounts};
 pub(crate) use own::{
@@ -184,6 +186,7 @@ pub(crate) struct Board {
     /// Nobody outside knows it.
     client_key: u64,
     pub(crate) deaths: &'static Deaths,
+    pub(crate) history: &'static History,
     pub(crate) generations: Generations,
     pub(crate) tokens: &'static Tokens,
 }
@@ -197,7 +200,8 @@ impl Board {
         let (head, seats, gone, deaths) =
             unsafe { (shared::<Head>(1)?, shared::<Seat>(count)?, shared::<Seat>(1)?, shared::<Deaths>(1)?) };
         // SAFETY: as above.
-        let (registry, own_registry) = unsafe { (shared::<Registry>(1)?, shared::<OwnRegistry>(1)?) };
+        let (registry, own_registry, history) =
+            unsafe { (shared::<Registry>(1)?, shared::<OwnRegistry>(1)?, shared::<History>(1)?) };
         Ok(Board {
             head: &head[0],
             seats,
@@ -206,6 +210,7 @@ impl Board {
             own_registry: &own_registry[0],
             client_key: RandomState::new().build_hasher().finish(),
             deaths: &deaths[0],
+            history: &history[0],
             generations,
             tokens: generations.tokens(),
         })

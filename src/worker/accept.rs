@@ -190,7 +190,9 @@ fn pause_after(floor: &Floor, error: &io::Error) -> Duration {
     floor.seat.tally.accept_failed();
     match error.raw_os_error() {
         Some(EMFILE | ENFILE | ENOBUFS | ENOMEM) => {
-            log::error!("connection could not be accepted error=\"{error}\" pause={EXHAUSTED_PAUSE:?}");
+            log::error!(
+                "connection could not be accepted error=\"{error}\" pause={EXHAUSTED_PAUSE:?} remedy=\"raise ulimit -n, or lower worker_connections\""
+            );
             EXHAUSTED_PAUSE
         }
         Some(_) | None => Duration::ZERO,

@@ -235,7 +235,7 @@ fn it_is_read_only_and_bounded() {
         Connection::open(&target).unwrap().request(method, path, &[], b"").unwrap()
     };
     assert_eq!(request("POST", "/healthz").status, 405);
-    assert_eq!(request("GET", "/").status, 404);
+    assert_eq!(request("GET", "/nothing").status, 404);
     let head = request("HEAD", "/healthz");
     assert_eq!((head.status, head.body.len()), (200, 0));
     let mut large = Connection::open(&target).unwrap();

@@ -14,7 +14,11 @@ struct Part {
 const TABLE: [Part; 10] = [
     Part { name: "config", parts: &[], crates: &["clap", "log", "serde", "serde_ignored", "strsim", "toml"] },
     Part { name: "scoreboard", parts: &[], crates: &["log", "nix", "siphasher"] },
-    Part { name: "logging", parts: &["config"], crates: &["log", "nix", "signal_hook", "time"] },
+    Part {
+        name: "logging",
+        parts: &["config"],
+        crates: &["log", "nix", "serde_json", "signal_hook", "time"],
+    },
     Part {
         name: "app",
         parts: &["config", "scoreboard"],
@@ -100,6 +104,7 @@ const TABLE: [Part; 10] = [
         name: "admin",
         parts: &["config", "control", "logging", "scoreboard"],
         crates: &[
+            "base64",
             "bytes",
             "http",
             "http_body_util",
@@ -108,6 +113,7 @@ const TABLE: [Part; 10] = [
             "log",
             "nix",
             "serde_json",
+            "sha2",
             "tokio",
         ],
     },

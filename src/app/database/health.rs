@@ -104,7 +104,9 @@ impl Health {
 
     fn found_no_token(&self) {
         if !self.is_short.swap(true, Relaxed) {
-            log::warn!("database connection waits reason=\"database.max_connections are in use\"");
+            log::warn!(
+                "database connection waits reason=\"database.max_connections are in use\" effect=\"requests wait for up to pool_timeout\" remedy=\"more of them, or fewer workers\""
+            );
         }
     }
 
@@ -120,7 +122,9 @@ impl Health {
         *self.failed_at.lock().expect(UNPOISONED) = Some(Instant::now());
         let before = self.down.send_replace(Some(reason.into()));
         if before.as_deref() != Some(reason) {
-            log::error!("database connection failed reason={reason:?}");
+            log::error!(
+                "database connection failed reason={reason:?} effect=\"who needs one is answered 503\""
+            );
         }
     }
 }

@@ -88,7 +88,8 @@ impl Shared {
             let supervised = Arc::clone(&shared);
             let thread = thread::Builder::new().name(format!("program-{number}"));
             if let Err(error) = thread.spawn(move || supervised.supervise(number)) {
-                log::error!("program thread could not be started {} error=\"{error}\"", shared.who(number));
+                let who = shared.who(number);
+                log::error!("program thread could not be started {who} error=\"{error}\"");
                 shared.stand(number, Standing::Over);
             }
         }

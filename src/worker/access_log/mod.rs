@@ -195,7 +195,7 @@ impl State {
         self.gathered.clear();
         let lost = self.sink.take_lost_lines();
         if lost > 0 {
-            log::warn!("access log lines were dropped count={lost}");
+            log::warn!("access log lines were dropped count={lost} cause=\"they could not be written\"");
         }
     }
 }

@@ -1,0 +1,190 @@
+//! The dashboard in a real browser, and the history that it draws: under load, over a reload and deaths of workers.
+//! Not here: the figures themselves (metrics.rs).
+
+use crate::support::{Connection, DEADLINE, Program, Said, Server, Target, eventually};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL};
+use serde_json::Value;
+use std::process::{Command, Stdio};
+
+fn start() -> Server {
+    let program = Program::probe().config("workers = 2\nproc_name = 'shop'\n").expect_workers(2);
+    program.args("--admin-bind 127.0.0.1:0").start()
+}
+
+/// The last value of each column, by name; and how many rows there are.
+struct History {
+    told: Value,
+}
+
+impl History {
+    fn of(server: &Server) -> History {
+        let answer = server.ask_admin("/history");
+        assert_eq!(answer.status, 200);
+        History { told: answer.json() }
+    }
+
+    fn rows(&self) -> &Vec<Value> {
+        self.told["rows"].as_array().unwrap()
+    }
+
+    fn at(&self) -> Vec<u64> {
+        self.rows().iter().map(|row| row[0].as_u64().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn last(&self, column: &str) -> u64 {
+        let columns = self.told["columns"].as_array().unwrap();
+        let at = columns.iter().position(|name| name == column).unwrap_or_else(|| panic!("no {column}"));
+        self.rows().last().map_or(0, |row| row[at].as_u64().unwrap())
+    }
+}
+
+/// The page as a browser has it after the time that its clock ran on, which costs less than that in truth.
+fn browse(server: &Server, width: u32) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let Target::Tcp(addr) = server.admin_target() else { panic!("it listens on TCP") };
+    let mut command = Command::new("chromium");
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .args(["--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("--window-size={width},900"))
+        .arg(format!("--user-data-dir={}", folder.path().display()))
+        .arg(format!("http://{addr}/"))
+        .env("HOME", folder.path())
+        .stdin(Stdio::null());
+    let output = command.output().expect("chromium is installed; tests/run sees to it");
+    let page = String::from_utf8(output.stdout).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("Content Security Policy") && !said.contains("Uncaught"), "{said}");
+    page
+}
+
+#[track_caller]
+fn shows(page: &str, wanted: &[&str]) {
+    for wanted in wanted {
+        assert!(page.contains(wanted), "{wanted:?} is not in the page:\n{page}");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_workers_charts_reloads_deaths_and_settings() {
+    let mut server = start();
+    for path in ["/", "/", "/nothing-here"] {
+        server.get(path);
+    }
+    // One that is under way while the page is looked at.
+    let mut slow = server.connect();
+    slow.send("GET /sleep?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    eventually(DEADLINE, "the first row is kept", || !History::of(&server).rows().is_empty());
+    let busy = |server: &Server| -> Vec<i32> {
+        let told = server.ask_admin("/status").json();
+        let workers = told["workers"].as_array().unwrap().clone();
+        let idle = workers.iter().filter(|one| one["in_flight"] == 0);
+        idle.map(|one| one["pid"].as_i64().unwrap() as i32).collect()
+    };
+    eventually(DEADLINE, "one of two is busy", || busy(&server).len() == 1);
+    server.signal_to(busy(&server)[0], SIGKILL);
+    server.wait_count(Said::Ready, 3);
+    std::fs::write(server.dir().join("server.toml"), "workers = 0\n").unwrap();
+    server.signal(SIGHUP);
+    server.wait(Said::ReloadRefused);
+    eventually(DEADLINE, "both are kept", || {
+        let history = History::of(&server);
+        history.last("ended_killed") == 1 && history.last("reloads_refused") == 1
+    });
+    let page = browse(&server, 1280);
+    shows(
+        &page,
+        &[
+            "<title>shop – 2 workers</title>",
+            ">serving</span>",
+            "GET /sleep, ",
+            "worker died: killed",
+            " reload refused</li>",
+            "killed by SIGKILL",
+            "class=\"series s1\"",
+            "class=\"m-death\"",
+            "class=\"m-refused\"",
+            "server.toml:2",
+            "role=\"columnheader\"",
+            "Requests, last 15 minutes; now ",
+        ],
+    );
+    assert!(page.contains("role=\"alert\" hidden"), "all was answered: {page}");
+    let narrow = browse(&server, 400);
+    shows(&narrow, &["data-of=\"connections\"", ">serving</span>"]);
+    // Or the drain would wait for it.
+    drop(slow);
+    server.stop();
+}
+
+#[test]
+fn a_reload_leaves_no_gap_in_the_history() {
+    let mut server = start();
+    server.get("/");
+    eventually(DEADLINE, "a request is kept", || History::of(&server).last("2xx") == 1);
+    let before = History::of(&server).at();
+    server.signal(SIGHUP);
+    server.wait(Said::ReloadDone);
+    eventually(DEADLINE, "the reload is kept", || History::of(&server).last("reloads_adopted") == 1);
+    let after = History::of(&server);
+    assert_eq!(after.at()[..before.len()], before, "what was kept before is still told");
+    // As many milliseconds apart as it says, with time for a machine that is busy.
+    let every = after.told["every_ms"].as_u64().unwrap();
+    let gaps = after.at().windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(gaps.unwrap() < every * 5, "{:?}", after.at());
+    let since = after.at()[after.at().len() - 2];
+    let rest = server.ask_admin(&format!("/history?since={since}")).json();
+    assert!(!rest["rows"].as_array().unwrap().is_empty());
+    assert!(rest["rows"].as_array().unwrap().iter().all(|row| row[0].as_u64().unwrap() > since), "{rest}");
+    server.stop();
+}
+
+#[test]
+fn the_page_may_run_its_own_script_and_no_other_and_nobody_may_frame_it() {
+    let mut server = start();
+    let mut client = Connection::open(&server.admin_target()).unwrap();
+    let page = client.get("/").unwrap();
+    assert_eq!((page.status, page.field("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.text().len() < 100_000);
+    let policy = page.field("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+    assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.field("cross-origin-resource-policy"), Some("same-origin"));
+    server.stop();
+}
+
+/// What the process costs that is asked by one open page, in processor time for each second.
+#[test]
+fn an_open_page_costs_less_than_a_hundredth_of_a_core() {
+    let mut server = start();
+    let [admin] = server.admins()[..] else { panic!("there is one") };
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{admin}/stat")).unwrap();
+        let fields: Vec<u64> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse().unwrap())
+            .collect();
+        // In hundredths of a second.
+        fields.iter().sum::<u64>()
+    };
+    let look = || {
+        for path in ["/status", "/history?since=1"] {
+            assert_eq!(server.ask_admin(path).status, 200);
+        }
+    };
+    look();
+    let before = used();
+    // As often as a page asks in 100 s, which may cost one second.
+    (0..50).for_each(|_| look());
+    let spent = used() - before;
+    eprintln!("50 looks took {spent} hundredths of a second");
+    assert!(spent < 100, "{spent} hundredths of a second");
+    server.stop();
+}
