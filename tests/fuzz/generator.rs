@@ -162,15 +162,16 @@ fn bite(dice: &mut Dice, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Cuts into pieces at random places.
+/// Cuts into a few pieces at random places; now and then into bytes.
 pub(super) fn cut<'a>(dice: &mut Dice, bytes: &'a [u8]) -> Vec<&'a [u8]> {
-    let longest = dice.one_of(&[1, 2, 8, 40, 200]);
-    let mut pieces = Vec::new();
-    let mut left = bytes;
-    while !left.is_empty() {
-        let (piece, rest) = left.split_at((dice.within(1..longest + 1) as usize).min(left.len()));
-        pieces.push(piece);
-        left = rest;
+    if dice.within(0..64) == 0 {
+        return bytes.chunks(1).collect();
     }
-    pieces
+    let mut cuts: Vec<usize> =
+        (0..dice.within(1..6)).map(|_| dice.within(0..bytes.len() as u64 + 1) as usize).collect();
+    cuts.sort_unstable();
+    cuts.push(bytes.len());
+    let mut begin = 0;
+    let pieces = cuts.into_iter().map(|end| &bytes[std::mem::replace(&mut begin, end)..end]);
+    pieces.filter(|piece| !piece.is_empty()).collect()
 }

@@ -14,7 +14,7 @@ mod reference;
 
 use bytes::Bytes;
 use dice::Dice;
-use ferricorn::testing::{self, Local, Setup};
+use ferricorn::testing::{self, Local};
 use ferricorn::{Body, HttpService};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
@@ -42,8 +42,7 @@ fn main() -> ExitCode {
         HAS_PANICKED.store(true, Ordering::Relaxed);
         usual(info);
     }));
-    let config = "accesslog = 'off'\nkeepalive = '75s'";
-    let app = Setup::new().config(config).app(|_| tower::service_fn(echo));
+    let app = testing::app(|_| tower::service_fn(echo));
     let mut dice = Dice::new();
     let (mut pool, mut known) = (Vec::new(), HashSet::new());
     let mut statuses = BTreeMap::<u16, u64>::new();

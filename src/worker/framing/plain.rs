@@ -4,8 +4,8 @@
 use super::Limits;
 use super::head::value_of;
 
-/// The bytes of a line that is looked at in place.
-const SHORT: usize = 40;
+/// How many times eight bytes of a line are looked at in place.
+const SHORT: usize = 5;
 
 /// Where such a head ends; `None` does not mean that anything is wrong.
 #[inline]
@@ -46,18 +46,21 @@ fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[inline]
 fn line_end(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
-    let mut at = 0;
-    while let Some(word) = bytes[at..].first_chunk::<8>().filter(|_| at < SHORT) {
+    let words = bytes.as_chunks::<8>().0;
+    let words = words.first_chunk::<SHORT>().map_or(words, |short| &short[..]);
+    for (index, word) in words.iter().enumerate() {
         let other = u64::from_le_bytes(*word) ^ (ONES * b'\n' as u64);
         // The lowest of the top bits that are set is that of the first byte that was an LF.
         let zeros = other.wrapping_sub(ONES) & !other & (ONES << 7);
         if zeros != 0 {
-            return Some(at + zeros.trailing_zeros() as usize / 8);
+            return Some(index * 8 + zeros.trailing_zeros() as usize / 8);
         }
-        at += 8;
     }
-    let rest = &bytes[at..];
-    let found =
-        if at < SHORT { rest.iter().position(|byte| *byte == b'\n') } else { memchr::memchr(b'\n', rest) };
-    found.map(|index| at + index)
+    let rest = &bytes[words.len() * 8..];
+    let found = if words.len() < SHORT {
+        rest.iter().position(|byte| *byte == b'\n')
+    } else {
+        memchr::memchr(b'\n', rest)
+    };
+    found.map(|index| words.len() * 8 + index)
 }

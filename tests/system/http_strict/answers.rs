@@ -25,7 +25,7 @@ async fn obey(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallibl
 }
 
 fn app(config: &str) -> Local<impl HttpService> {
-    Setup::new().config(&format!("accesslog = 'off'\n{config}")).app(|_| tower::service_fn(obey))
+    Setup::new().config(config).app(|_| tower::service_fn(obey))
 }
 
 /// What comes back, without the dates.

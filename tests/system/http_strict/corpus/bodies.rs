@@ -1,7 +1,7 @@
 //! Where a request ends: lengths, encodings, chunks. Not here: its head.
 
 use super::Verdict::{Last, Refused, Served};
-use super::{BAD, Case, GOOD, HIDDEN, Verdict, add, post, shown};
+use super::{BAD, Case, GOOD, HIDDEN, Rule, Verdict, add, post, shown};
 
 /// RFC 9112, 6.2, and RFC 9110, 8.6.
 pub(super) fn lengths(cases: &mut Vec<Case>) {
@@ -36,11 +36,11 @@ pub(super) fn lengths(cases: &mut Vec<Case>) {
         let bytes = post(&format!("content-length: {length}\r\n"), body);
         let bytes =
             if allowed.iter().any(|verdict| matches!(verdict, Served(_))) { bytes } else { bytes + HIDDEN };
-        add(cases, "9112 6.2", format!("Content-Length: {}", shown(length)), bytes, allowed);
+        add(cases, Rule::LengthValues, format!("Content-Length: {}", shown(length)), bytes, allowed);
     }
     // The same twice might be taken for once.
     let twice = post("content-length: 5\r\ncontent-length: 5\r\n", "hello") + HIDDEN;
-    add(cases, "9112 6.3", "the same length twice", twice, BAD);
+    add(cases, Rule::Lengths, "the same length twice", twice, BAD);
     let rows = [
         "content-length: 5\r\nContent-Length: 6\r\n",
         "content-length: 0\r\ncontent-length: 5\r\n",
@@ -50,12 +50,12 @@ pub(super) fn lengths(cases: &mut Vec<Case>) {
         "content-length: 5\r\n ,5\r\n",
     ];
     for fields in rows {
-        add(cases, "9112 6.2, 6.3", shown(fields), post(fields, "hello") + HIDDEN, BAD);
+        add(cases, Rule::Lengths, shown(fields), post(fields, "hello") + HIDDEN, BAD);
     }
     let get = "GET /echo?msg=x HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello";
-    add(cases, "9110 9.3.1", "GET with a body", get, &[Served(1), Last]);
+    add(cases, Rule::BodiesOfGet, "GET with a body", get, &[Served(1), Last]);
     let hidden = format!("GET / HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{HIDDEN}", HIDDEN.len());
-    add(cases, "9110 9.3.1", "GET with a request for a body", hidden, &[Served(1), Last]);
+    add(cases, Rule::BodiesOfGet, "GET with a request for a body", hidden, &[Served(1), Last]);
 }
 
 /// RFC 9112, 6.1 and 6.3.
@@ -95,15 +95,17 @@ pub(super) fn encodings(cases: &mut Vec<Case>) {
     ];
     for (fields, allowed) in rows {
         let body = if allowed.iter().any(|verdict| matches!(verdict, Served(_))) { "" } else { HIDDEN };
-        add(cases, "9112 6.1, 6.3", shown(fields), post(fields, &[chunked, body].concat()), allowed);
+        let is_unknown = allowed.contains(&Refused(501));
+        let rule = if is_unknown { Rule::UnknownCodings } else { Rule::LastCoding };
+        add(cases, rule, shown(fields), post(fields, &[chunked, body].concat()), allowed);
     }
     let old = format!("POST /echo HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n{chunked}{HIDDEN}");
-    add(cases, "9112 6.1", "HTTP/1.0 with Transfer-Encoding", old, BAD);
+    add(cases, Rule::OldCodings, "HTTP/1.0 with Transfer-Encoding", old, BAD);
     let get = format!("GET / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n{chunked}");
-    add(cases, "9112 6.3", "GET with chunks", get, &[Served(1), Last]);
+    add(cases, Rule::BodiesOfGet, "GET with chunks", get, &[Served(1), Last]);
     // The name is another one: this request has no body, and what follows is one of its own.
     let other = post("transfer_encoding: chunked\r\n", HIDDEN);
-    add(cases, "9112 6.3", "transfer_encoding", other, &[Served(2)]);
+    add(cases, Rule::FieldNames, "transfer_encoding", other, &[Served(2)]);
 }
 
 /// RFC 9112, 6.1 and 6.3: both, which is how requests are smuggled. The encoding might count, if the connection ends.
@@ -119,7 +121,7 @@ pub(super) fn both(cases: &mut Vec<Case>) {
                 let bytes = post(&fields, "5\r\nhello\r\n0\r\n\r\n") + HIDDEN;
                 let allowed: &[Verdict] = &[Refused(400), Refused(501)];
                 let allowed = if encoding.eq_ignore_ascii_case("chunked") { BAD } else { allowed };
-                add(cases, "9112 6.1, 6.3", shown(&fields), bytes, allowed);
+                add(cases, Rule::LengthAndCoding, shown(&fields), bytes, allowed);
             }
         }
     }
@@ -176,12 +178,21 @@ pub(super) fn chunks(cases: &mut Vec<Case>) {
     for (body, allowed) in rows {
         let hidden = if *allowed == GOOD { "" } else { HIDDEN };
         let bytes = post("transfer-encoding: chunked\r\n", &[body, hidden].concat());
-        add(cases, "9112 7.1", shown(body), bytes, allowed);
+        let size = body.split(['\r', '\n']).next().unwrap_or_default();
+        let rule = match body.split_once("\r\n0\r\n") {
+            _ if size.contains(';') || size.ends_with(' ') => Rule::Extensions,
+            Some((_, end)) if end != "\r\n" => Rule::Trailers,
+            _ if !size.bytes().all(|byte| byte.is_ascii_hexdigit()) || size.is_empty() || size.len() > 9 => {
+                Rule::ChunkSizes
+            }
+            _ => Rule::Chunks,
+        };
+        add(cases, rule, shown(body), bytes, allowed);
     }
     let long = "x".repeat(32 * 1024);
     let bytes = post("transfer-encoding: chunked\r\n", &format!("5;{long}\r\nhello\r\n0\r\n\r\n"));
-    add(cases, "9112 7.1.1", "an extension of 32 KiB", bytes, BAD);
+    add(cases, Rule::Extensions, "an extension of 32 KiB", bytes, BAD);
     let many = "1;0123456789abcdef\r\nx\r\n".repeat(2000);
     let bytes = post("transfer-encoding: chunked\r\n", &format!("{many}0\r\n\r\n"));
-    add(cases, "9112 7.1.1", "32 KiB of extensions", bytes, BAD);
+    add(cases, Rule::Extensions, "32 KiB of extensions", bytes, BAD);
 }

@@ -2,11 +2,15 @@
 //! Not here: how they are sent.
 
 mod bodies;
+mod bytes;
+mod rules;
+
+pub(super) use rules::{Level, Rule};
 
 use super::talk::{Answer, Seen};
 
 pub(super) struct Case {
-    pub(super) section: &'static str,
+    pub(super) rule: Rule,
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
     pub(super) allowed: &'static [Verdict],
@@ -22,13 +26,20 @@ pub(super) enum Verdict {
     Refused(u16),
     /// An answer by the app, one by the server with 400, and the end of the connection.
     ThenRefused,
-    /// The end of the connection.
-    Closed,
 }
 
-use Verdict::{Closed, Last, Refused, Served, ThenRefused};
+use Verdict::{Last, Refused, Served, ThenRefused};
 
 impl Verdict {
+    /// What becomes of the request, in a word. A request whose body the app leaves unread may end its connection or not.
+    pub(super) fn outcome(self) -> String {
+        match self {
+            Served(_) | Last => "served".into(),
+            Refused(status) => status.to_string(),
+            ThenRefused => "400 behind one that is served".into(),
+        }
+    }
+
     pub(super) fn is(self, seen: &Seen) -> bool {
         let by_app = |answer: &Answer| answer.is_app;
         let answers = &seen.answers[..];
@@ -45,7 +56,6 @@ impl Verdict {
                     let [first, second] = answers else { return false };
                     first.is_app && !second.is_app && second.status == 400 && !seen.is_in_step
                 }
-                Closed => answers.is_empty() && !seen.is_in_step,
             }
     }
 }
@@ -67,19 +77,21 @@ pub(super) fn all() -> Vec<Case> {
     bodies::encodings(&mut cases);
     bodies::both(&mut cases);
     bodies::chunks(&mut cases);
+    bytes::all(&mut cases);
+    limits(&mut cases);
     connections(&mut cases);
     cases
 }
 
 fn add(
     cases: &mut Vec<Case>,
-    section: &'static str,
+    rule: Rule,
     name: impl Into<String>,
     bytes: impl AsRef<[u8]>,
     allowed: &'static [Verdict],
 ) {
     let bytes = bytes.as_ref().to_vec();
-    cases.push(Case { section, name: name.into(), bytes, allowed });
+    cases.push(Case { rule, name: name.into(), bytes, allowed });
 }
 
 /// What stands between the dots of a name, so that a failure can be read.
@@ -90,40 +102,41 @@ fn shown(text: &str) -> String {
 /// RFC 9112, 2.2 and 3: the request line and what comes before it.
 fn lines(cases: &mut Vec<Case>) {
     let end = "host: test\r\n\r\n";
-    let rows: &[(&str, &[Verdict])] = &[
-        ("GET / HTTP/1.1\r\n", GOOD),
-        ("\r\nGET / HTTP/1.1\r\n", GOOD),
-        ("\r\n\r\nGET / HTTP/1.1\r\n", GOOD),
-        ("M-SEARCH / HTTP/1.1\r\n", GOOD),
-        ("get / HTTP/1.1\r\n", GOOD),
-        ("G!#$%&'*+-.^_`|~9 / HTTP/1.1\r\n", GOOD),
-        (" GET / HTTP/1.1\r\n", BAD),
-        ("G@T / HTTP/1.1\r\n", BAD),
-        ("G(T / HTTP/1.1\r\n", BAD),
-        ("G\0T / HTTP/1.1\r\n", BAD),
-        ("G\u{7f}T / HTTP/1.1\r\n", BAD),
-        ("GÄT / HTTP/1.1\r\n", BAD),
-        (" / HTTP/1.1\r\n", BAD),
-        ("GET  / HTTP/1.1\r\n", BAD),
-        ("GET /  HTTP/1.1\r\n", BAD),
-        ("GET\t/ HTTP/1.1\r\n", BAD),
-        ("GET /\tHTTP/1.1\r\n", BAD),
-        ("GET /\u{b}HTTP/1.1\r\n", BAD),
-        ("GET / HTTP/1.1 \r\n", BAD),
-        ("GET / HTTP/1.1\t\r\n", BAD),
-        ("GET / x HTTP/1.1\r\n", BAD),
-        ("GET /a b HTTP/1.1\r\n", BAD),
-        ("GET / HTTP/1.1\r \r\n", BAD),
-        ("GET / HTTP/1.1\rx: y\r\n", BAD),
-        ("GET /\r HTTP/1.1\r\n", BAD),
-        ("GET /\0 HTTP/1.1\r\n", BAD),
-        ("\rGET / HTTP/1.1\r\n", BAD),
-        ("GET / HTTP/1.1\r\n \r\n", BAD),
-        ("GET / HTTP/1.1\r\n x: y\r\n", BAD),
-        ("GET / HTTP/1.1\r\n\tx: y\r\n", BAD),
+    let rows: &[(Rule, &str, &[Verdict])] = &[
+        (Rule::RequestLine, "GET / HTTP/1.1\r\n", GOOD),
+        (Rule::EmptyLines, "\r\nGET / HTTP/1.1\r\n", GOOD),
+        (Rule::EmptyLines, "\r\n\r\nGET / HTTP/1.1\r\n", GOOD),
+        (Rule::EmptyLines, "\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n", GOOD),
+        (Rule::EmptyLines, "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n", BAD),
+        (Rule::UnknownMethods, "M-SEARCH / HTTP/1.1\r\n", GOOD),
+        (Rule::UnknownMethods, "get / HTTP/1.1\r\n", GOOD),
+        (Rule::Methods, "G!#$%&'*+-.^_`|~9 / HTTP/1.1\r\n", GOOD),
+        (Rule::RequestLine, " GET / HTTP/1.1\r\n", BAD),
+        (Rule::RequestLine, " / HTTP/1.1\r\n", BAD),
+        (Rule::RequestLine, "GET  / HTTP/1.1\r\n", BAD),
+        (Rule::RequestLine, "GET /  HTTP/1.1\r\n", BAD),
+        (Rule::RequestLine, "GET\t/ HTTP/1.1\r\n", BAD),
+        (Rule::RequestLine, "GET /\tHTTP/1.1\r\n", BAD),
+        (Rule::RequestLine, "GET /\u{b}HTTP/1.1\r\n", BAD),
+        (Rule::RequestLine, "GET / HTTP/1.1 \r\n", BAD),
+        (Rule::RequestLine, "GET / HTTP/1.1\t\r\n", BAD),
+        (Rule::RequestLine, "GET / x HTTP/1.1\r\n", BAD),
+        (Rule::RequestLine, "GET /a b HTTP/1.1\r\n", BAD),
+        (Rule::RequestLine, " \r\n", BAD),
+        (Rule::RequestLine, "  HTTP/1.1\r\n", BAD),
+        (Rule::BareCr, "GET / HTTP/1.1\r \r\n", BAD),
+        (Rule::BareCr, "GET / HTTP/1.1\r\r\n", BAD),
+        (Rule::BareCr, "GET / HTTP/1.1\rx: y\r\n", BAD),
+        (Rule::BareCr, "GET /\r HTTP/1.1\r\n", BAD),
+        (Rule::BareCr, "GET\r/ HTTP/1.1\r\n", BAD),
+        (Rule::BareCr, "\rGET / HTTP/1.1\r\n", BAD),
+        (Rule::BlankFirst, "GET / HTTP/1.1\r\n \r\n", BAD),
+        (Rule::BlankFirst, "GET / HTTP/1.1\r\n x: y\r\n", BAD),
+        (Rule::BlankFirst, "GET / HTTP/1.1\r\n\tx: y\r\n", BAD),
+        (Rule::BlankFirst, "GET / HTTP/1.1\r\n content-length: 5\r\n", BAD),
     ];
-    for (line, allowed) in rows {
-        add(cases, "9112 2.2, 3", shown(line), [line, end].concat(), allowed);
+    for (rule, line, allowed) in rows {
+        add(cases, *rule, shown(line), [line, end].concat(), allowed);
     }
     // A lone LF might be taken for a line's end, and hyper would do so.
     let bare = [
@@ -133,10 +146,10 @@ fn lines(cases: &mut Vec<Case>) {
         "\nGET / HTTP/1.1\r\nhost: test\r\n\r\n",
     ];
     for head in bare {
-        add(cases, "9112 2.2", shown(head), head, BAD);
+        add(cases, Rule::LineEnds, shown(head), head, BAD);
     }
     let empty_line = "GET / HTTP/1.1\r\nhost: test\r\n\nx: y\r\n\r\n";
-    add(cases, "9112 2.2", "a lone LF for the empty line", empty_line, BAD);
+    add(cases, Rule::LineEnds, "a lone LF for the empty line", empty_line, BAD);
 }
 
 /// RFC 9112, 3.2, and RFC 9110, 7.1.
@@ -187,7 +200,15 @@ fn targets(cases: &mut Vec<Case>) {
     ];
     for (method, target, allowed) in rows {
         let bytes = format!("{method} {target} HTTP/1.1\r\nhost: test\r\n\r\n");
-        add(cases, "9112 3.2", format!("{method} {}", shown(target)), bytes, allowed);
+        let rule = match (*method, *target) {
+            ("CONNECT", _) => Rule::Connect,
+            ("TRACE", _) => Rule::Trace,
+            (_, "*" | "**") => Rule::Asterisk,
+            (_, target) if target.contains('#') => Rule::Fragments,
+            (_, target) if target.to_ascii_lowercase().starts_with("http") => Rule::Absolute,
+            (_, _) => Rule::Targets,
+        };
+        add(cases, rule, format!("{method} {}", shown(target)), bytes, allowed);
     }
 }
 
@@ -215,11 +236,11 @@ fn versions(cases: &mut Vec<Case>) {
     ];
     for (version, allowed) in rows {
         let bytes = format!("GET / {version}\r\nhost: test\r\n\r\n");
-        add(cases, "9112 2.3", shown(version), bytes, allowed);
+        add(cases, Rule::Versions, shown(version), bytes, allowed);
     }
-    add(cases, "9112 2.3", "of two words", "GET /\r\n", BAD);
+    add(cases, Rule::Versions, "of two words", "GET /\r\n", BAD);
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    add(cases, "9113 3.4", "the preface of HTTP/2", preface, &[Closed, Refused(505), Refused(400)]);
+    add(cases, Rule::Prefaces, "the preface of HTTP/2", preface, &[Refused(505)]);
 }
 
 /// RFC 9112, 3.2, and RFC 9110, 7.2.
@@ -254,18 +275,19 @@ fn hosts(cases: &mut Vec<Case>) {
     ];
     for (fields, allowed) in rows {
         let bytes = format!("GET / HTTP/1.1\r\n{fields}\r\n");
-        add(cases, "9112 3.2", shown(fields), bytes, allowed);
+        let is_once = fields.matches("ost:").count() < 2;
+        add(cases, if is_once { Rule::Hosts } else { Rule::HostOnce }, shown(fields), bytes, allowed);
     }
-    add(cases, "9112 3.2", "HTTP/1.0 without Host", "GET / HTTP/1.0\r\n\r\n", &[Last]);
-    add(cases, "9112 3.2", "HTTP/1.0, two Hosts", "GET / HTTP/1.0\r\nhost: a\r\nhost: b\r\n\r\n", BAD);
-    add(cases, "9112 3.2", "no Host, absolute form", "GET http://test/ HTTP/1.1\r\n\r\n", BAD);
+    add(cases, Rule::Hosts, "HTTP/1.0 without Host", "GET / HTTP/1.0\r\n\r\n", &[Last]);
+    add(cases, Rule::HostOnce, "HTTP/1.0, two Hosts", "GET / HTTP/1.0\r\nhost: a\r\nhost: b\r\n\r\n", BAD);
+    add(cases, Rule::Absolute, "no Host, absolute form", "GET http://test/ HTTP/1.1\r\n\r\n", BAD);
 }
 
 /// RFC 9112, 5, and RFC 9110, 5.
 fn fields(cases: &mut Vec<Case>) {
-    let mut field = |name: &str, bytes: &[u8], allowed| {
+    let mut field = |rule, name: &str, bytes: &[u8], allowed| {
         let bytes = [b"GET / HTTP/1.1\r\nhost: test\r\n", bytes, b"\r\n"].concat();
-        add(cases, "9112 5", name, bytes, allowed);
+        add(cases, rule, name, bytes, allowed);
     };
     for byte in 0..=255_u8 {
         let allowed = match byte {
@@ -275,7 +297,12 @@ fn fields(cases: &mut Vec<Case>) {
             b':' => GOOD,
             _ => BAD,
         };
-        field(&format!("{byte:#04x} in a name"), &[&[b'a', byte, b'b'][..], b": c\r\n"].concat(), allowed);
+        field(
+            Rule::FieldNames,
+            &format!("{byte:#04x} in a name"),
+            &[&[b'a', byte, b'b'][..], b": c\r\n"].concat(),
+            allowed,
+        );
     }
     for byte in 0..=255_u8 {
         let allowed = match byte {
@@ -283,50 +310,100 @@ fn fields(cases: &mut Vec<Case>) {
             // NUL, CR and LF are never taken; the other control characters need not be.
             0..=0x1f | 0x7f => BAD,
         };
-        field(&format!("{byte:#04x} in a value"), &[&b"a: b"[..], &[byte], b"c\r\n"].concat(), allowed);
+        field(
+            Rule::FieldValues,
+            &format!("{byte:#04x} in a value"),
+            &[&b"a: b"[..], &[byte], b"c\r\n"].concat(),
+            allowed,
+        );
     }
-    let rows: &[(&str, &[Verdict])] = &[
-        ("a:\r\n", GOOD),
-        ("a: \t \r\n", GOOD),
-        ("a:b:c\r\n", GOOD),
-        ("a: b\r\na: b\r\n", GOOD),
-        ("content_length: 5\r\n", GOOD),
-        ("a : b\r\n", BAD),
-        ("a\t: b\r\n", BAD),
-        (": b\r\n", BAD),
-        ("a\r\n", BAD),
-        ("a b\r\n", BAD),
-        ("a: b\r\n c\r\n", BAD),
-        ("a: b\r\n\tc\r\n", BAD),
-        ("a: b\r\n \r\n", BAD),
-        ("a:\r\n b\r\n", BAD),
-        ("a: b\r\r\n", BAD),
-        ("a: b\rc: d\r\n", BAD),
+    let rows: &[(Rule, &str, &[Verdict])] = &[
+        (Rule::FieldValues, "a:\r\n", GOOD),
+        (Rule::FieldValues, "a: \t \r\n", GOOD),
+        (Rule::FieldValues, "a:b:c\r\n", GOOD),
+        (Rule::FieldValues, "a: b\r\na: b\r\n", GOOD),
+        (Rule::FieldNames, "content_length: 5\r\n", GOOD),
+        (Rule::FieldNames, ": b\r\n", BAD),
+        (Rule::FieldNames, "a b\r\n", BAD),
+        (Rule::Colons, "a : b\r\n", BAD),
+        (Rule::Colons, "a\t: b\r\n", BAD),
+        (Rule::Colons, "host : b\r\n", BAD),
+        (Rule::Colons, "a\r\n", BAD),
+        (Rule::Folding, "a: b\r\n c\r\n", BAD),
+        (Rule::Folding, "a: b\r\n\tc\r\n", BAD),
+        (Rule::Folding, "a: b\r\n \r\n", BAD),
+        (Rule::Folding, "a:\r\n b\r\n", BAD),
+        (Rule::Folding, "a: b\r\n content-length: 5\r\n", BAD),
+        (Rule::BareCr, "a: b\r\r\n", BAD),
+        (Rule::BareCr, "a: b\rc: d\r\n", BAD),
+        (Rule::BareCr, "a\r: b\r\n", BAD),
+        (Rule::BareCr, "\ra: b\r\n", BAD),
+        (Rule::LineEnds, "a: b\nc: d\r\n", BAD),
+        (Rule::LineEnds, "a:\nb\r\n", BAD),
+        (Rule::LineEnds, "a\n: b\r\n", BAD),
     ];
-    for (fields, allowed) in rows {
-        field(&shown(fields), fields.as_bytes(), allowed);
+    for (rule, fields, allowed) in rows {
+        field(*rule, &shown(fields), fields.as_bytes(), allowed);
     }
+}
+
+/// RFC 9112, 3, RFC 9110, 5.4 and 15.5.15, and RFC 6585, 5: what is just not, and just, too long by default.
+fn limits(cases: &mut Vec<Case>) {
+    let mut limit = |name: &str, bytes: String, allowed| add(cases, Rule::TooLong, name, bytes, allowed);
+    let line = |size: usize| format!("GET /?{} HTTP/1.1\r\nhost: test\r\n\r\n", "x".repeat(size - 15));
+    let field = |size: usize| format!("GET / HTTP/1.1\r\nhost: test\r\na: {}\r\n\r\n", "x".repeat(size - 3));
+    let fields =
+        |count: usize| format!("GET / HTTP/1.1\r\nhost: test\r\n{}\r\n", "a: b\r\n".repeat(count - 1));
+    limit("a line of 4094", line(4094), GOOD);
+    limit("a line of 4095", line(4095), &[Refused(414)]);
+    limit("a line of 9000", line(9000), &[Refused(414)]);
+    limit("a field of 8190", field(8190), GOOD);
+    limit("a field of 8191", field(8191), &[Refused(431)]);
+    limit("100 fields", fields(100), GOOD);
+    limit("101 fields", fields(101), &[Refused(431)]);
+    let large = format!("a: {}\r\n", "x".repeat(8000)).repeat(9);
+    limit("72 kB of fields", format!("GET / HTTP/1.1\r\nhost: test\r\n{large}\r\n"), &[Refused(431)]);
 }
 
 /// RFC 9112, 9, and RFC 9110, 10.1.1 and 9.3.2.
 fn connections(cases: &mut Vec<Case>) {
     let get = "GET / HTTP/1.1\r\nhost: test\r\n";
     let one = format!("{get}\r\n");
-    add(cases, "9112 9.3.2", "three in a row", one.repeat(3), &[Served(3)]);
+    add(cases, Rule::Pipelining, "three in a row", one.repeat(3), &[Served(3)]);
     let posts = post("content-length: 5\r\n", "hello").repeat(2) + &one;
-    add(cases, "9112 9.3.2", "bodies in a row", posts, &[Served(3)]);
-    add(cases, "9112 9.3.2", "a bad one behind a good one", one + "GET / HTTP/1.1\r\n\r\n", &[ThenRefused]);
-    add(cases, "9112 9.6", "the last one", format!("{get}connection: close\r\n\r\n"), &[Last]);
-    add(cases, "9112 9.6", "close among others", format!("{get}connection: x, Close\r\n\r\n"), &[Last]);
-    add(cases, "9112 9.3", "HTTP/1.0, kept", "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", GOOD);
+    add(cases, Rule::Pipelining, "bodies in a row", posts, &[Served(3)]);
+    let many = (0..40).map(|n| format!("GET /echo?msg={n} HTTP/1.1\r\nhost: test\r\n\r\n"));
+    add(cases, Rule::Pipelining, "forty in a row", many.collect::<String>(), &[Served(40)]);
+    let after = format!("{get}connection: close\r\n\r\n{one}");
+    add(cases, Rule::Close, "one behind the last one", after, &[Last]);
+    add(
+        cases,
+        Rule::Pipelining,
+        "a bad one behind a good one",
+        one + "GET / HTTP/1.1\r\n\r\n",
+        &[ThenRefused],
+    );
+    add(cases, Rule::Close, "the last one", format!("{get}connection: close\r\n\r\n"), &[Last]);
+    add(cases, Rule::Close, "close among others", format!("{get}connection: x, Close\r\n\r\n"), &[Last]);
+    add(
+        cases,
+        Rule::OldConnections,
+        "HTTP/1.0, kept",
+        "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n",
+        GOOD,
+    );
     let old = "POST /echo HTTP/1.0\r\ncontent-length: 5\r\n\r\nhello";
-    add(cases, "9112 6.3", "HTTP/1.0 with a body", old, &[Last]);
-    add(cases, "9110 9.3.2", "HEAD", "HEAD /bytes?n=9 HTTP/1.1\r\nhost: test\r\n\r\n", GOOD);
+    add(cases, Rule::OldConnections, "HTTP/1.0 with a body", old, &[Last]);
+    add(cases, Rule::Heads, "HEAD", "HEAD /bytes?n=9 HTTP/1.1\r\nhost: test\r\n\r\n", GOOD);
     let expect = |what: &str| post(&format!("expect: {what}\r\ncontent-length: 5\r\n"), "hello");
-    add(cases, "9110 10.1.1", "Expect: 100-continue", expect("100-continue"), GOOD);
-    add(cases, "9110 10.1.1", "Expect: 100-Continue", expect("100-Continue"), GOOD);
-    add(cases, "9110 10.1.1", "Expect: something else", expect("x"), &[Refused(417)]);
-    add(cases, "9110 7.8", "Upgrade", format!("{get}connection: upgrade\r\nupgrade: h2c\r\n\r\n"), GOOD);
+    add(cases, Rule::Expectations, "Expect: 100-continue", expect("100-continue"), GOOD);
+    add(cases, Rule::Expectations, "Expect: 100-Continue", expect("100-Continue"), GOOD);
+    add(cases, Rule::Expectations, "Expect: something else", expect("x"), &[Refused(417)]);
+    add(cases, Rule::Expectations, "two", expect("100-continue\r\nexpect: x"), &[Refused(417)]);
+    add(cases, Rule::Expectations, "a list", expect("100-continue, x"), &[Refused(417)]);
+    let old = "POST /echo HTTP/1.0\r\nexpect: x\r\ncontent-length: 5\r\n\r\nhello";
+    add(cases, Rule::Expectations, "with HTTP/1.0", old, &[Last]);
+    add(cases, Rule::Upgrade, "Upgrade", format!("{get}connection: upgrade\r\nupgrade: h2c\r\n\r\n"), GOOD);
 }
 
 fn post(fields: &str, body: &str) -> String {
