@@ -101,7 +101,7 @@ impl Front {
             ("#ssl_", "ssl_".to_owned()),
             ("/etc/ssl/shop", place.name("shop")),
             // The folders of the package are root's.
-            ("charset utf-8;", own_folders(&place)),
+            ("server_tokens off;", own_folders(&place)),
         ];
         all.extend_from_slice(changes);
         let file = place.adapt("nginx.conf", &all);
@@ -222,7 +222,7 @@ impl Drop for Front {
 fn own_folders(place: &Place) -> String {
     let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let lines = kinds.map(|kind| format!("{kind}_temp_path {};", place.name(&format!("temp_{kind}"))));
-    format!("charset utf-8;\n{}", lines.join("\n"))
+    format!("server_tokens off;\n{}", lines.join("\n"))
 }
 
 /// The proxy's own check of its file.

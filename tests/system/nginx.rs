@@ -5,6 +5,7 @@ use crate::support::front::{Front, Place, free_port};
 use crate::support::load::Running;
 use crate::support::{DEADLINE, Load, Program, Said, Server, alone, eventually};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR2};
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use tungstenite::Message;
@@ -25,11 +26,16 @@ fn shop(bind: &str) -> Program {
 
 impl Setting {
     fn start() -> Setting {
+        Setting::start_with("")
+    }
+
+    /// With more arguments for the shop's servers.
+    fn start_with(args: &str) -> Setting {
         let place = Place::new();
         fs::create_dir(place.path("static")).unwrap();
         let binds = [format!("unix:{}", place.name("shop.sock")), format!("127.0.0.1:{}", free_port())];
         let reports = Program::probe().workers(1).args("--root-path /reports").start();
-        let shops = [shop(&binds[0]).start(), shop(&binds[1]).start()];
+        let shops = [shop(&binds[0]).args(args).start(), shop(&binds[1]).args(args).start()];
         let changes = [
             ("unix:/run/ferricorn/shop.sock", binds[0].clone()),
             ("127.0.0.1:8000", binds[1].clone()),
@@ -168,6 +174,21 @@ fn nginx_keeps_what_may_be_kept_and_sends_files_by_itself() {
     assert_eq!(setting.front.ask("GET", "/fresh").body, first.body);
     assert_eq!(setting.front.ask("GET", "/fresh?b").status, 502);
     setting.reports.stop();
+}
+
+#[test]
+fn nginx_keeps_each_form_of_a_page_that_ferricorn_compresses() {
+    let setting = Setting::start_with("--compress gzip,br --compress-min-size 1");
+    let mut kept: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+    for accepted in ["gzip", "identity", "br", "identity", "gzip", "br"] {
+        let page = setting.front.ask_with("GET", "/fresh", &[("accept-encoding", accepted)]);
+        assert_eq!(page.field("content-encoding"), (accepted != "identity").then_some(accepted));
+        let cache = if kept.contains_key(accepted) { "HIT" } else { "MISS" };
+        assert_eq!(page.field("x-cache"), Some(cache), "{accepted}");
+        assert_eq!(kept.entry(accepted).or_insert_with(|| page.body.clone()), &page.body, "{accepted}");
+    }
+    assert!(kept["identity"].is_ascii() && kept["gzip"].starts_with(&[0x1f, 0x8b]));
+    setting.stop();
 }
 
 #[test]
