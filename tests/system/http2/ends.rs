@@ -2,7 +2,7 @@
 
 use super::{both, in_the_clear, text};
 use crate::support::http2::{
-    ALL_STREAMS, END_HEADERS, Ended, GOAWAY, HEADERS, Http2, NO_ERROR, PREFACE, SETTINGS,
+    ALL_STREAMS, END_HEADERS, Ended, GOAWAY, HEADERS, Http2, NO_ERROR, PING, PREFACE, SETTINGS,
 };
 use crate::support::http2::{block, frame, get};
 use crate::support::{Program, Said, busy, millis, seconds};
@@ -62,6 +62,21 @@ fn a_connection_without_requests_is_told_and_then_closed() {
         );
         assert_eq!(heard, [(ALL_STREAMS, NO_ERROR), (1, NO_ERROR)]);
     }
+    server.stop();
+}
+
+#[test]
+fn pings_are_no_requests_and_keep_no_connection() {
+    let mut server = in_the_clear(Program::probe().workers(1).args("--keep-alive 1s")).start();
+    let mut client = Http2::open(&server.target());
+    assert!(matches!(client.get("/pid"), Ended::Answered(200, _)));
+    let begin = Instant::now();
+    // Each is answered, so that the next one comes later, and none is one too many.
+    while client.send(frame(PING, 0, 0, &[1; 8])).is_ok() && client.read().is_ok() {
+        assert!(begin.elapsed() < busy(seconds(3)), "{:?}", begin.elapsed());
+        std::thread::sleep(millis(50));
+    }
+    assert!(begin.elapsed() >= millis(700), "{:?}", begin.elapsed());
     server.stop();
 }
 
