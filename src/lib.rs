@@ -29,6 +29,9 @@ mod app;
 pub mod config;
 mod control;
 mod ctl;
+#[cfg(feature = "guards")]
+#[doc(hidden)]
+pub mod guards;
 mod logging;
 mod master;
 mod scoreboard;

@@ -36,14 +36,12 @@ const STOCK: &str = r#"
 [database]
 url = "sqlite:demo.db"
 
-[[routes]]
+[[route]]
 path = "/"
-kind = "text"
 text = "Hello from Ferricorn\n"
 
-[[routes]]
+[[route]]
 path = "/cached"
-kind = "sql"
 sql = "SELECT 'Hello from Ferricorn' AS text"
 cache = "60s"
 "#;

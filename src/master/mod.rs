@@ -28,6 +28,8 @@ mod wishes;
 mod words;
 
 pub(crate) use arbiter::Setup;
+#[cfg(feature = "guards")]
+pub(crate) use arbiter::calm;
 pub(crate) use daemon::{Starter, daemonize};
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::receive;

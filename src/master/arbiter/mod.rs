@@ -4,6 +4,8 @@
 //! One rule carries resizes, reloads and successions: *while fewer are fresh than wanted, start one; while more serve
 //! than wanted, the stalest drains*. Nothing drains before its successor is ready.
 
+#[cfg(feature = "guards")]
+mod guard;
 mod slot;
 mod staffing;
 mod vocabulary;
@@ -13,6 +15,8 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "guards")]
+pub(crate) use guard::calm;
 pub(crate) use vocabulary::Setup;
 pub(super) use vocabulary::*;
 
