@@ -7,7 +7,9 @@ use ferricorn::testing::{Local, Setup};
 use ferricorn::{Body, HttpService};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Answers with the status of the path, and always with a body: the fields that it has seen, and the body.
 async fn obey(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -121,4 +123,35 @@ fn a_refusal_reaches_a_client_that_goes_on_sending() {
         client.read_end().unwrap_or_else(|failure| panic!("{head:?}: {failure}"));
     }
     server.stop();
+}
+
+/// Changes the protocol, to one that says everything again.
+async fn turn(mut request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let (mut stream, mut heard) = (TokioIo::new(upgraded), [0; 64]);
+        while let Ok(count @ 1..) = stream.read(&mut heard).await {
+            stream.write_all(&heard[..count]).await.unwrap();
+        }
+    });
+    let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "x");
+    Ok(response.body(Full::default()).unwrap())
+}
+
+/// What is no HTTP is not refused, nor replaced, where it turns out to be something else.
+#[test]
+fn bytes_behind_a_change_of_protocol_are_the_apps_as_they_came() {
+    let app = ferricorn::testing::app(|_| tower::service_fn(turn));
+    let head = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    for pieces in [
+        &[head, "\n\0raw", "more"][..],
+        &[&format!("{head}\n\0raw"), "more"],
+        &[&format!("{head}\n\0ra"), "wmore"],
+    ] {
+        let said = ask(&app, pieces);
+        let (head, echo) = said.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{said}");
+        assert_eq!(echo, "\n\0rawmore", "{pieces:?}");
+    }
 }
