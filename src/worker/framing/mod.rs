@@ -21,6 +21,9 @@ use head::{Found, Head, Span};
 /// The most that hyper buffers of a request's head: room for the largest single field and then some.
 const HEAD_MIN: usize = 64 * 1024;
 
+/// So much of a request line that is too long is logged.
+const LOGGED: usize = 256;
+
 /// The method that stands for a request line that could not be read.
 pub(super) const UNREAD: &str = "-";
 
@@ -143,8 +146,23 @@ impl Scanner {
 
     /// A head that is as the bad one as far as that is good, and asks for nothing.
     fn substitute(&self, head: &[u8]) -> Vec<u8> {
-        let unread = format!("{UNREAD} / HTTP/1.1");
-        let line = self.lost.and_then(|(_, line)| line.of(head)).unwrap_or(unread.as_bytes());
-        [line, b"\r\nhost:\r\n\r\n"].concat()
+        let whole = self.lost.and_then(|(_, line)| line.of(head)).map(<[u8]>::to_vec);
+        let is_long = matches!(self.lost, Some((Fault::LineTooLong, _)));
+        let begun = || is_long.then(|| beginning(head, self.limits.line)).flatten();
+        let line = whole.or_else(begun).unwrap_or_else(|| format!("{UNREAD} / HTTP/1.1").into());
+        [line.as_slice(), b"\r\nhost:\r\n\r\n"].concat()
     }
+}
+
+/// What the log is to have of a request line that is longer than `limit`: a line that hyper can read. No more than was there at any
+/// cut of the bytes.
+fn beginning(head: &[u8], limit: usize) -> Option<Vec<u8>> {
+    let line = &head[head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?..];
+    let line = &line[..line.len().min(limit).min(LOGGED)];
+    let space = line.iter().position(|byte| *byte == b' ')?;
+    let (method, target) = (&line[..space], &line[space + 1..]);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/?&=-_.~+,;:@".contains(byte);
+    let target = &target[..target.iter().position(|byte| !is_plain(byte)).unwrap_or(target.len())];
+    let is_good = method.iter().all(u8::is_ascii_uppercase) && !method.is_empty() && target.starts_with(b"/");
+    is_good.then(|| [method, b" ", target, b" HTTP/1.1"].concat())
 }

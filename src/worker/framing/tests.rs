@@ -137,6 +137,24 @@ fn a_head_passes_whole_and_a_bad_one_is_replaced_up_to_where_it_is_good() {
     assert_eq!(guard.take(b"GET /\r\n\r\n"), 0);
     guard.replace_head();
     assert_eq!(guard.ready(), b"- / HTTP/1.1\r\nhost:\r\n\r\n");
+    let long = "x".repeat(80);
+    for (line, substitute) in [
+        (format!("\r\nGET /a?b={long}"), format!("GET /a?b={} HTTP/1.1", "x".repeat(64 - 9))),
+        (format!("GET /a\"{long}"), "GET /a HTTP/1.1".into()),
+        (format!("GET {long}"), "- / HTTP/1.1".into()),
+        (format!("G\0T /{long}"), "- / HTTP/1.1".into()),
+        (long.clone(), "- / HTTP/1.1".into()),
+    ] {
+        let mut guard = Guard::new(limits());
+        guard.take(line.as_bytes());
+        assert_eq!(guard.fault(), Some(Fault::LineTooLong), "{line}");
+        guard.replace_head();
+        assert_eq!(
+            str::from_utf8(guard.ready()),
+            Ok(format!("{substitute}\r\nhost:\r\n\r\n").as_str()),
+            "{line}"
+        );
+    }
 }
 
 #[test]
