@@ -4,7 +4,8 @@
 //!
 //! A budget is what was counted and about 5 % more. Where a change makes a path dearer for a good reason, its budget below is
 //! raised in the same commit, which says why. Where it makes one cheaper, the budget is lowered, so that the gain is kept. Another
-//! compiler, or another version of a crate, may move a count as well.
+//! compiler, or another version of a crate, may move a count as well, and a change elsewhere what the compiler inlines: the arbiter's
+//! and the seat's counts were seen to differ by a tenth between builds, and have more room.
 
 #![allow(unreachable_pub, reason = "`pub` marks what the modules offer")]
 
@@ -39,8 +40,8 @@ const GUARDS: [Guard; 14] = [
     Guard { of: Of::Path("hit", 1_000), budget: 379 },
     Guard { of: Of::Path("hit", 1_000_000), budget: 379 },
     Guard { of: Of::Path("load", 10), budget: 447 },
-    Guard { of: Of::Path("seat", 1), budget: 502 },
-    Guard { of: Of::Path("arbiter", 1), budget: 1_430 },
+    Guard { of: Of::Path("seat", 1), budget: 530 },
+    Guard { of: Of::Path("arbiter", 1), budget: 1_580 },
     Guard { of: Of::Path("arbiter", 16), budget: 8_280 },
     Guard { of: Of::Path("arbiter", 256), budget: 117_770 },
 ];
