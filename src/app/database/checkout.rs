@@ -4,10 +4,20 @@
 use super::health::Cancel;
 use std::collections::HashMap;
 use std::panic::Location;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 type Place = &'static Location<'static>;
+
+/// How long after a request to cancel the next one is made, while the work goes on: one that comes before a statement, or
+/// between two, finds nothing to cancel.
+const AGAIN: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
 
 /// All calls of one pool.
 #[derive(Default)]
@@ -19,6 +29,8 @@ pub(super) struct Checkouts {
 pub(crate) struct Checkout {
     taken_at: Place,
     stage: Mutex<Stage>,
+    /// Somebody may wait for the end of what was left.
+    ended: Condvar,
 }
 
 enum Stage {
@@ -31,7 +43,9 @@ enum Stage {
     },
     Over,
     /// Nobody waits for the outcome.
-    Left,
+    Left {
+        is_over: bool,
+    },
 }
 
 /// The same call, seen by who waits for it. Dropped before it is over, it cancels what runs.
@@ -43,7 +57,8 @@ pub(super) struct Waiting<'a> {
 
 impl Checkouts {
     pub(super) fn enter(&self, taken_at: Place) -> Waiting<'_> {
-        let checkout = Arc::new(Checkout { taken_at, stage: Mutex::new(Stage::Waiting) });
+        let checkout =
+            Arc::new(Checkout { taken_at, stage: Mutex::new(Stage::Waiting), ended: Condvar::new() });
         let mut calls = self.lock();
         let number = calls.0;
         calls.0 += 1;
@@ -67,7 +82,7 @@ impl Checkouts {
                 true
             }
             Stage::Waiting => true,
-            Stage::Over | Stage::Left => false,
+            Stage::Over | Stage::Left { .. } => false,
         });
     }
 
@@ -80,7 +95,7 @@ impl Checkout {
     /// A connection was found. False: the caller has left meanwhile, and nothing should begin.
     pub(super) fn begin(&self, cancel: &Arc<dyn Cancel>) -> bool {
         let mut stage = self.lock();
-        if matches!(*stage, Stage::Left) {
+        if matches!(*stage, Stage::Left { .. }) {
             return false;
         }
         *stage = Stage::Working { cancel: Arc::clone(cancel), since: Instant::now(), told: false };
@@ -88,17 +103,28 @@ impl Checkout {
     }
 
     pub(crate) fn has_left(&self) -> bool {
-        matches!(*self.lock(), Stage::Left)
+        matches!(*self.lock(), Stage::Left { .. })
     }
 
     /// The work is done. True: a request to cancel it may be on its way, and would hit what runs next on that connection.
     pub(super) fn end(&self) -> bool {
         let mut stage = self.lock();
-        let was_left = matches!(*stage, Stage::Left);
-        if !was_left {
-            *stage = Stage::Over;
-        }
+        let was_left = matches!(*stage, Stage::Left { .. });
+        *stage = if was_left { Stage::Left { is_over: true } } else { Stage::Over };
+        self.ended.notify_all();
         was_left
+    }
+
+    /// Has what nobody waits for cancelled, again and again until it is over: its connection is used for nothing else.
+    fn cancel(&self, cancel: &dyn Cancel) {
+        for pause in AGAIN {
+            cancel.cancel();
+            let goes_on = |stage: &mut Stage| !matches!(stage, Stage::Left { is_over: true });
+            let waited = self.ended.wait_timeout_while(self.lock(), pause, goes_on);
+            if !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+                return;
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Stage> {
@@ -116,7 +142,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut stage = self.checkout.lock();
         let left = match &*stage {
-            Stage::Over | Stage::Left => None,
+            Stage::Over | Stage::Left { .. } => None,
             Stage::Waiting => Some(None),
             Stage::Working { cancel, .. } => Some(Some(Arc::clone(cancel))),
         };
@@ -125,12 +151,14 @@ impl Drop for Waiting<'_> {
             self.checkouts.lock().1.remove(&self.number);
             return;
         };
-        *stage = Stage::Left;
+        *stage = Stage::Left { is_over: false };
         drop(stage);
         self.checkouts.lock().1.remove(&self.number);
         if let Some(cancel) = running {
             // It may connect, and so block. There is one for each call at most, and no more calls than connections.
-            let _ = std::thread::Builder::new().name("cancel".into()).spawn(move || cancel.cancel());
+            let checkout = Arc::clone(&self.checkout);
+            let _ =
+                std::thread::Builder::new().name("cancel".into()).spawn(move || checkout.cancel(&*cancel));
         }
     }
 }
@@ -172,7 +200,10 @@ mod tests {
         let (checkout, waiting) = call();
         assert!(checkout.begin(&cancel));
         drop(waiting);
-        told.recv_timeout(Duration::from_secs(10)).unwrap();
+        for _ in 0..2 {
+            // The first one may have found nothing to cancel.
+            told.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
         assert!(checkout.has_left() && checkout.end(), "its connection is not used again");
         assert!(checkouts.lock().1.is_empty());
     }
