@@ -105,6 +105,11 @@ fn every_error_says_where_what_and_what_is_allowed() {
                 .into(),
         ),
         (
+            "accesslog = 'off'",
+            vec![],
+            "server.toml:1: accesslog: got \"off\"; allowed: a path, or - for the standard output; empty: off".into(),
+        ),
+        (
             "accesslog = '/nowhere/a.log'",
             vec![],
             "server.toml:1: accesslog: got \"/nowhere/a.log\"; allowed: a file in a folder that exists"

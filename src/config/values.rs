@@ -157,11 +157,12 @@ pub(super) fn mode(raw: &Raw) -> Option<Option<u32>> {
     Some(Some(mode))
 }
 
-/// Empty: off. `-`: the standard stream.
+/// Empty: off. `-`: the standard stream. A file of the name `off` is not what somebody who writes that wants.
 pub(super) fn log_target(raw: &Raw) -> Option<LogTarget> {
     Some(match raw.text()? {
         "" => LogTarget::Off,
         "-" => LogTarget::Standard,
+        "off" | "none" => return None,
         path => LogTarget::File(path.into()),
     })
 }
