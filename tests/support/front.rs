@@ -117,6 +117,8 @@ impl Front {
         let certified = place.authority.certify(&["localhost", "shop.example"]);
         fs::write(place.path("shop.pem"), certified.certificate + &certified.key).unwrap();
         let mut all = vec![
+            // Of several threads that log to a descriptor at a time, one loses its line.
+            ("maxconn 8192", "maxconn 8192\n    nbthread 1".to_owned()),
             ("/dev/log local0", "stderr format raw local0".to_owned()),
             ("/run/haproxy/admin.sock", place.name("admin.sock")),
             ("bind :80", format!("bind 127.0.0.1:{}", place.http)),
