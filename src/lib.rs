@@ -41,14 +41,14 @@ mod worker;
 
 pub use app::{
     Body, Cache, CacheOptions, CacheStats, CacheTags, CachedBody, CachedService, ClientInfo, Counter,
-    Database, Deadline, Error, Gauge, Histogram, Isolation, MAX_TAGS, Metrics, Peer, Pool, PostgresSession,
-    Program, ProgramOptions, RequestId, ResponseCacheLayer, ResponseCacheOptions, ResponseFuture, Scheme,
-    SqliteSession, TaggedCache, TlsInfo, TransactionOptions, Worker,
+    Database, Deadline, Error, Gauge, Histogram, HttpService, Isolation, MAX_TAGS, Metrics, Peer, Pool,
+    PostgresSession, Program, ProgramOptions, RequestId, ResponseCacheLayer, ResponseCacheOptions,
+    ResponseFuture, Scheme, SqliteSession, TaggedCache, TlsInfo, TransactionOptions, Worker,
 };
 #[doc(hidden)]
 pub use serve::command_lines;
 pub use serve::{Alone, App, Shared, run, run_stock};
-pub use worker::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};
+pub use worker::{Answered, Around, Bare, PostRequest, PreRequest};
 
 /// The examples of the documents are compiled with the tests.
 #[cfg(doctest)]

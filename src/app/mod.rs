@@ -15,6 +15,7 @@ mod program;
 mod request_id;
 mod response_cache;
 pub(crate) mod routes;
+mod service;
 mod tls_info;
 
 pub(crate) use cache::tag_slot;
@@ -32,6 +33,8 @@ pub use request_id::RequestId;
 pub use response_cache::{
     CacheTags, CachedBody, CachedService, ResponseCacheLayer, ResponseCacheOptions, ResponseFuture,
 };
+pub(crate) use service::BoxError;
+pub use service::HttpService;
 pub use tls_info::TlsInfo;
 
 /// The body of a request as an app receives it: axum's, so that a `Router` and any tower service for it fit.

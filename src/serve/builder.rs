@@ -1,9 +1,9 @@
 //! An app and what goes with it, put together step by step. Not here: how it is run (serve.rs).
 
 use super::{Plan, serve};
-use crate::app::Worker;
+use crate::app::{BoxError, HttpService, Worker};
 use crate::config::{AppKind, AppType, Settings};
-use crate::worker::{Answered, Around, Bare, BoxError, Hooks, HttpService, Moment, PostRequest, PreRequest};
+use crate::worker::{Answered, Around, Bare, Hooks, Moment, PostRequest, PreRequest};
 use http::request;
 use serde::de::DeserializeOwned;
 use std::cell::Cell;

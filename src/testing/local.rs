@@ -1,10 +1,10 @@
 //! An app within the test's own process, without a master, a fork, or a connection. Not here: the real program (server.rs).
 
 use super::Answer;
-use crate::app::{Body, Deadline, Peer, Worker};
+use crate::app::{Body, BoxError, Deadline, HttpService, Peer, Worker};
 use crate::config::{AppKind, AppType, Environment, Settings, Source};
 use crate::scoreboard::{Board, Generations};
-use crate::worker::{Edge, HttpService, Pipe};
+use crate::worker::{Edge, Pipe};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -204,7 +204,7 @@ async fn answer<S: HttpService>(service: S, request: Request<Body>) -> Response<
 
 async fn whole<B>(response: Response<B>) -> Answer
 where
-    B: http_body::Body<Data = Bytes, Error: Into<crate::worker::BoxError>>,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
 {
     let (head, body) = response.into_parts();
     match body.collect().await {

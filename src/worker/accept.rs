@@ -1,7 +1,8 @@
 //! Taking connections from a listener. Not here: serving them.
 
 use super::stream::Listener;
-use super::{App, BoxError, Floor, LAST_ACCEPTS, Offers, connection};
+use super::{App, Floor, LAST_ACCEPTS, Offers, connection};
+use crate::app::BoxError;
 use bytes::Bytes;
 use nix::libc::{EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM};
 use std::future::poll_fn;

@@ -1,12 +1,11 @@
 //! One request, from the gate to the head of its answer. Not here: the connection that it came over, the bodies.
 
-use super::BoxError;
 use super::body::{AnswerBody, RequestBody, Ticket};
 use super::connection::{Stage, Watched};
 use super::forwarded;
 use super::framing::{Fault, UNREAD};
 use super::gate::{self, Fields, Refusal};
-use crate::app::{Body, Deadline, RequestId, Scheme};
+use crate::app::{Body, BoxError, Deadline, RequestId, Scheme};
 use crate::scoreboard::{InFlight, RequestPhase};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;

@@ -4,8 +4,8 @@
 use super::connection::Stage;
 use super::pipe::Pipe;
 use super::stream::Stream;
-use super::{App, BoxError, Floor, TicketSecret, connection};
-use crate::app::Peer;
+use super::{App, Floor, TicketSecret, connection};
+use crate::app::{BoxError, Peer};
 use crate::config::Settings;
 use crate::scoreboard::Board;
 use bytes::Bytes;

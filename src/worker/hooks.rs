@@ -1,7 +1,6 @@
 //! What an app has done at the turns of a worker's life. Not here: when they come (mod.rs).
 
-use super::{BoxError, HttpService};
-use crate::app::{Body, Peer, Worker};
+use crate::app::{Body, BoxError, HttpService, Peer, Worker};
 use http::{HeaderValue, Request, header};
 use http_body_util::BodyExt;
 use std::fmt;

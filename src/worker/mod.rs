@@ -26,7 +26,7 @@ mod target;
 mod tls;
 mod wire;
 
-use crate::app::{Body, RequestId, Worker};
+use crate::app::{Body, BoxError, HttpService, RequestId, Worker};
 use crate::config::Settings;
 use crate::logging;
 use crate::scoreboard::{Board, Clients, Phase, Seat, now_millis};
@@ -36,7 +36,6 @@ use connection::{Connections, Origin, Watched};
 use http::{Request, Response, StatusCode};
 use request_id::RequestIds;
 use signals::{Asked, Signals};
-use std::error::Error;
 use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -51,7 +50,7 @@ use tower::Service;
 pub(crate) use edge::Edge;
 pub(crate) use hooks::{Hooks, Moment};
 pub(crate) use pipe::Pipe;
-pub use service::{Answered, Around, Bare, HttpService, PostRequest, PreRequest};
+pub use service::{Answered, Around, Bare, PostRequest, PreRequest};
 pub(crate) use tls::{TicketSecret, check as check_tls};
 
 /// How long a stopping worker goes on accepting what the listeners' queues still hold.
@@ -98,8 +97,6 @@ impl<S, B> App<B> for S where
         + 'static
 {
 }
-
-pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What all connections of a worker share.
 struct Floor {

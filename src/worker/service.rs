@@ -1,8 +1,6 @@
 //! What the server can serve, and what an app may have done around each of its requests. Not here: who calls it.
 
-use super::BoxError;
 use crate::app::{Body, Worker};
-use bytes::Bytes;
 use http::{Method, Request, Response, Uri, request, response};
 use pin_project_lite::pin_project;
 use std::pin::Pin;
@@ -10,34 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tower::Service;
-
-/// A tower service over HTTP that can be served: an axum `Router`, or any other whose requests have a
-/// [`Body`](crate::Body). It is cloned for each request, and the bodies of its answers are streamed.
-///
-/// Everything that fits is one; there is nothing to implement.
-pub trait HttpService:
-    Service<
-        Request<Body>,
-        Response = Response<<Self as HttpService>::AnswerBody>,
-        Error: Into<BoxError>,
-        Future: Send,
-    > + Clone
-    + Send
-    + 'static
-{
-    type AnswerBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
-}
-
-impl<S, B> HttpService for S
-where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    type AnswerBody = B;
-}
 
 /// What an app has done around each request. Chosen by type, so that an app without such hooks is served as it is.
 pub trait Around<S> {

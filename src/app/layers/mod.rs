@@ -7,15 +7,11 @@ mod secure;
 
 pub(crate) use compress::{Compress, Settled};
 
-use super::Body;
+use super::{Body, BoxError, HttpService};
 use crate::config::Settings;
-use bytes::Bytes;
 use http::{Request, Response};
-use std::error::Error;
 use tower::util::BoxCloneService;
-use tower::{Layer, Service, ServiceExt};
-
-type BoxError = Box<dyn Error + Send + Sync>;
+use tower::{Layer, ServiceExt};
 
 /// An app with layers around it. Of one type, whatever is set and whatever the app is.
 pub(crate) type Layered = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
@@ -26,14 +22,7 @@ pub(crate) fn wanted(settings: &Settings) -> bool {
 }
 
 /// Puts what is set around the app.
-pub(crate) fn around<S, B>(settings: &Settings, app: S) -> Layered
-where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
+pub(crate) fn around<S: HttpService>(settings: &Settings, app: S) -> Layered {
     let mut layered =
         BoxCloneService::new(app.map_response(|answer| answer.map(Body::new)).map_err(Into::into));
     if !settings.compress.is_none() {

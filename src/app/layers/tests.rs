@@ -3,6 +3,7 @@
 use super::*;
 use crate::app::{ClientInfo, Peer, Scheme};
 use crate::config::Encodings;
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use std::convert::Infallible;

@@ -2,8 +2,7 @@
 
 use super::request;
 use super::session::Session;
-use crate::app::Body;
-use crate::worker::BoxError;
+use crate::app::{Body, BoxError};
 use crate::worker::answer::Answering;
 use crate::worker::body::AnswerBody;
 use crate::worker::connection::{Entry, Watched};

@@ -12,7 +12,8 @@ pub(super) use session::Session;
 
 use super::connection::{Connections, Entry, Stage, Watched, linger};
 use super::sweep::End;
-use super::{App, BoxError, tls};
+use super::{App, tls};
+use crate::app::BoxError;
 use crate::scoreboard::Slow;
 use bytes::Bytes;
 use exchange::{Exchange, Tasks};
