@@ -81,3 +81,8 @@ impl Family<'_> {
         let _ = writeln!(self.text, "{}{{{label}=\"{word}\"}} {value}", self.name);
     }
 }
+
+/// A text off the board. The only escapes that it may have are doubled, for the format has others.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+}

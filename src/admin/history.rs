@@ -17,7 +17,8 @@ pub(super) async fn keep(board: Board) {
     let every = HISTORY_EVERY.as_millis() as u64;
     loop {
         let now = now_millis();
-        if let Some(figures) = figures(board) {
+        if let Some(sum) = metrics::sum(&board) {
+            let figures = figures(board, &sum);
             let mut row = [0; HISTORY_WIDTH];
             row.iter_mut().zip(figures).for_each(|(place, (_, figure))| *place = figure);
             board.history.keep(now, &row);
@@ -31,9 +32,7 @@ pub(super) async fn keep(board: Board) {
 /// What is known after `since`, an `at` of a row that was told before.
 pub(super) fn tell(board: Board, since: u64, now: u64) -> Option<Value> {
     let sum = metrics::sum(&board)?;
-    let bounds: Vec<f64> =
-        sum.tally.latencies().0.iter().filter_map(|(bound, _)| Some((*bound)? as f64 / 1e6)).collect();
-    let names: Vec<String> = figures(board)?.into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = figures(board, &sum).into_iter().map(|(name, _)| name).collect();
     let width = names.len();
     let rows = board.history.after(since, now).into_iter();
     let rows: Vec<Vec<u64>> = rows.map(|(at, row)| [&[at], &row[..width]].concat()).collect();
@@ -44,7 +43,7 @@ pub(super) fn tell(board: Board, since: u64, now: u64) -> Option<Value> {
         "now": now,
         "every_ms": HISTORY_EVERY.as_millis() as u64,
         "kept_ms": HISTORY_KEPT.as_millis() as u64,
-        "latency_bounds": bounds,
+        "latency_bounds": metrics::latency_bounds(&sum.tally),
         "columns": columns,
         "rows": rows,
     }))
@@ -56,12 +55,11 @@ pub(super) fn since(query: Option<&str>) -> u64 {
     parameters.filter_map(|parameter| parameter.strip_prefix("since=")?.parse().ok()).next().unwrap_or(0)
 }
 
-/// All figures of this moment with their names, always in this order; `None` where they are not to be had.
-fn figures(board: Board) -> Option<Vec<(String, u64)>> {
-    let sum = metrics::sum(&board)?;
+/// All figures of this moment with their names, always in this order.
+fn figures(board: Board, sum: &Seat) -> Vec<(String, u64)> {
     let mut figures = Vec::with_capacity(HISTORY_WIDTH);
     let mut add = |name: String, figure: u64| figures.push((name, figure));
-    for (class, count) in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(sum.tally.answers()) {
+    for (class, count) in metrics::CLASSES.into_iter().zip(sum.tally.answers()) {
         add(class.to_owned(), count);
     }
     for (bucket, (_, count)) in sum.tally.latencies().0.iter().enumerate() {
@@ -91,7 +89,7 @@ fn figures(board: Board) -> Option<Vec<(String, u64)>> {
     for reason in Reason::ALL {
         add(format!("ended_{reason}"), board.ends(reason));
     }
-    Some(figures)
+    figures
 }
 
 #[cfg(test)]
@@ -102,7 +100,7 @@ mod tests {
     fn every_figure_has_its_place_and_a_name_of_its_own() {
         let board = Board::stub(2);
         board.take_seat(0).tally.answered(2, 700, 10);
-        let figures = figures(board).unwrap();
+        let figures = figures(board, &board.sum().unwrap());
         assert!(figures.len() <= HISTORY_WIDTH, "{} figures have no room", figures.len());
         let mut names: Vec<&String> = figures.iter().map(|(name, _)| name).collect();
         names.sort();

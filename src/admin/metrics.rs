@@ -4,12 +4,15 @@
 use super::exposition::Exposition;
 use super::health::SILENT;
 use super::{named, own, process};
-use crate::scoreboard::{Board, Phase, Reason, Seat};
+use crate::scoreboard::{Board, Phase, Reason, Seat, Tally};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How often a sum is tried that a worker's end came in the way of. Such an end takes a microsecond to write down.
 const TRIES: usize = 1000;
+
+/// Of answers, as `Tally::answers` has them.
+pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// `None` where the board is not to be had: the master was stopped while it wrote there.
 pub(super) fn expose(board: &Board, now: u64) -> Option<String> {
@@ -64,7 +67,7 @@ fn requests(out: &mut Exposition, sum: &Seat) {
     let tally = &sum.tally;
     let help = "Requests that are over, by the class of the answer's status; none: the client left before.";
     let mut answers = out.counter("ferricorn_requests_total", help);
-    for (class, count) in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(tally.answers()) {
+    for (class, count) in CLASSES.iter().zip(tally.answers()) {
         answers.with("class", class, count);
     }
     let (buckets, time) = tally.latencies();
@@ -96,6 +99,11 @@ fn requests(out: &mut Exposition, sum: &Seat) {
     out.histogram("ferricorn_pool_wait_seconds", help, &in_seconds(buckets), time.as_secs_f64());
     let help = "Waits for a database connection that took longer than pool_timeout.";
     out.counter("ferricorn_pool_timeouts_total", help).is(sum.pool_timeouts.load(Relaxed));
+}
+
+/// The bounds of the latencies' buckets, in seconds, but for the last, which has none.
+pub(super) fn latency_bounds(tally: &Tally) -> Vec<f64> {
+    in_seconds(tally.latencies().0).into_iter().filter_map(|(bound, _)| bound).collect()
 }
 
 fn in_seconds(buckets: Vec<(Option<u64>, u64)>) -> Vec<(Option<f64>, u64)> {

@@ -1,6 +1,6 @@
 //! What is counted by name: of each cache and each program, over all workers. Not here: everything else.
 
-use super::exposition::Exposition;
+use super::exposition::{Exposition, escaped};
 use crate::scoreboard::{Board, CacheCounts, NamedPlace, ProgramCounts, Seat};
 use serde_json::{Map, Value};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -103,8 +103,7 @@ impl<C> Kind<C> {
                 out.gauge(figure.metric, figure.help)
             };
             for (place, name) in names {
-                // The only escapes that the text may have are doubled, for the format has others.
-                family.with(self.label, name.replace('\\', "\\\\"), self.value(figure, board, sum, *place));
+                family.with(self.label, escaped(name), self.value(figure, board, sum, *place));
             }
         }
     }

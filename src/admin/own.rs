@@ -1,6 +1,6 @@
 //! The app's own figures, over all workers. A worker wrote their names, so what is none is left out. Not here: the server's figures.
 
-use super::exposition::Exposition;
+use super::exposition::{Exposition, escaped};
 use crate::scoreboard::{Board, OwnKind, OwnSeries, RESERVED, Seat, is_word};
 use std::collections::BTreeMap;
 
@@ -50,11 +50,6 @@ fn read(text: &str) -> Option<(String, String)> {
         })
         .collect();
     Some((name.into(), labels?.join(",")))
-}
-
-/// The only escapes that the text may have are doubled, for the format has others.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\")
 }
 
 #[cfg(test)]

@@ -42,16 +42,13 @@ pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
 /// What all workers counted, those that are gone included; null where that is not to be had.
 pub(super) fn totals(board: &Board) -> Value {
     let Some(sum) = metrics::sum(board) else { return Value::Null };
-    let classes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().map(str::to_owned);
+    let classes = metrics::CLASSES.into_iter().map(str::to_owned);
     let requests: Map<String, Value> = classes.zip(sum.tally.answers().map(Value::from)).collect();
-    let (buckets, _) = sum.tally.latencies();
-    let bounds: Vec<f64> =
-        buckets.iter().filter_map(|(bound, _)| Some(bound.as_ref().copied()? as f64 / 1e6)).collect();
-    let latencies: Vec<u64> = buckets.iter().map(|(_, count)| *count).collect();
+    let latencies: Vec<u64> = sum.tally.latencies().0.iter().map(|(_, count)| *count).collect();
     let (hits, misses) = sum.named.cache_look_ups();
     json!({
         "requests": requests,
-        "latency_bounds": bounds,
+        "latency_bounds": metrics::latency_bounds(&sum.tally),
         "latencies": latencies,
         "cache_hits": hits,
         "cache_misses": misses,

@@ -3,9 +3,9 @@
 //! Not here: how they are written for a reader.
 
 use super::named::Names;
+use super::tally::add_up;
 use super::text::Text;
 use std::array;
-use std::iter;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 /// Counters and gauges together, in the life of a master, reloads included; a set of labels is one each.
@@ -169,14 +169,8 @@ impl OwnRegistry {
     /// Each bound with how many values were no larger, the last one without a bound; and the sum of all.
     pub(super) fn spread(&self, series: &Series, own: &Own) -> (Vec<(Option<f64>, u64)>, f64) {
         let Spread { counts, sum } = &own.histograms[series.place];
-        let bounds = self.bounds(series.place);
-        let mut up_to = 0_u64;
-        let buckets =
-            bounds.iter().copied().map(Some).chain(iter::once(None)).zip(counts).map(|(bound, count)| {
-                up_to = up_to.wrapping_add(count.load(Relaxed));
-                (bound, up_to)
-            });
-        (buckets.collect(), sum.load(Relaxed).cast_signed() as f64 / PARTS)
+        let buckets = add_up(&self.bounds(series.place), counts);
+        (buckets, sum.load(Relaxed).cast_signed() as f64 / PARTS)
     }
 }
 

@@ -78,7 +78,7 @@ impl Waits {
 
     /// As `Tally::latencies`.
     pub(crate) fn read(&self) -> (Vec<(Option<u64>, u64)>, Duration) {
-        (add_up(&self.times), Duration::from_micros(self.micros.load(Relaxed)))
+        (add_up(&LATENCY_BOUNDS, &self.times), Duration::from_micros(self.micros.load(Relaxed)))
     }
 }
 
@@ -155,7 +155,7 @@ impl Tally {
 
     /// Each bound with how many answers took no longer, the last one without a bound; and the sum of all times.
     pub(crate) fn latencies(&self) -> (Vec<(Option<u64>, u64)>, Duration) {
-        (add_up(&self.latencies), Duration::from_micros(self.latency_micros.load(Relaxed)))
+        (add_up(&LATENCY_BOUNDS, &self.latencies), Duration::from_micros(self.latency_micros.load(Relaxed)))
     }
 
     pub(crate) fn body_bytes(&self) -> u64 {
@@ -192,8 +192,9 @@ impl Tally {
     }
 }
 
-fn add_up(counts: &[AtomicU64]) -> Vec<(Option<u64>, u64)> {
-    let bounds = LATENCY_BOUNDS.iter().copied().map(Some).chain(iter::once(None));
+/// Each bound with how many were no larger, the last one without a bound, of counts that are each of one bucket.
+pub(super) fn add_up<T: Copy>(bounds: &[T], counts: &[AtomicU64]) -> Vec<(Option<T>, u64)> {
+    let bounds = bounds.iter().copied().map(Some).chain(iter::once(None));
     let counts = counts.iter().scan(0_u64, |sum, count| {
         *sum = sum.wrapping_add(count.load(Relaxed));
         Some(*sum)

@@ -27,7 +27,7 @@ impl Refusal {
     pub(super) const SLOW: Refusal =
         Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "the body came too slowly\n" };
     pub(super) const SPACE: Refusal = Refusal::bad("a header field begins or ends with white space\n");
-    const LINE: Refusal = Refusal {
+    pub(super) const LINE: Refusal = Refusal {
         status: StatusCode::URI_TOO_LONG,
         reason: "the request line is longer than this server takes\n",
     };
@@ -44,7 +44,7 @@ impl Refusal {
         reason: "this server does not implement the method\n",
     };
 
-    const fn bad(reason: &'static str) -> Refusal {
+    pub(super) const fn bad(reason: &'static str) -> Refusal {
         Refusal { status: StatusCode::BAD_REQUEST, reason }
     }
 }

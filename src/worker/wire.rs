@@ -102,10 +102,36 @@ impl Wire {
     }
 }
 
+/// What is written, whichever version of HTTP it is of; whether the client takes it is noted.
+impl Watched {
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.note_written(Pin::new(&mut *self.stream.lock()).poll_write(cx, buf))
+    }
+
+    pub(super) fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.note_written(Pin::new(&mut *self.stream.lock()).poll_write_vectored(cx, bufs))
+    }
+
+    /// A socket holds nothing back, so that there is nothing to flush; TLS may.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.tls.get().is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        self.note_written(Pin::new(&mut *self.stream.lock()).poll_flush(cx))
+    }
+
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.note_written(Pin::new(&mut *self.stream.lock()).poll_shutdown(cx))
+    }
+}
+
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.watched.stream.lock()).poll_write(cx, buf);
-        self.watched.note_written(written)
+        self.watched.poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -113,20 +139,15 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.watched.stream.lock()).poll_write_vectored(cx, bufs);
-        self.watched.note_written(written)
+        self.watched.poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    /// A socket holds nothing back, so that there is nothing to flush; TLS may.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.watched.tls.get().is_some() {
-            let flushed = Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx);
-            ready!(self.watched.note_written(flushed))?;
-        }
+        ready!(self.watched.poll_flush(cx))?;
         // hyper flushes when it has written all it has: an answer that was complete before is now out.
         if matches!(self.watched.stage(), Stage::Idle | Stage::Head | Stage::Upgraded) {
             self.watched.place.end(&self.watched.floor.seat.in_flight);
@@ -140,7 +161,6 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // With a body unread the sending side must stay open until the answer is out; `linger` closes it.
-        let shut = Pin::new(&mut *self.watched.stream.lock()).poll_shutdown(cx);
-        self.watched.note_written(shut)
+        self.watched.poll_shutdown(cx)
     }
 }

@@ -77,43 +77,38 @@ impl Fault {
     }
 
     pub(in crate::worker) fn refusal(self) -> Refusal {
-        let (status, reason) = match self {
-            Fault::LineEnd => (StatusCode::BAD_REQUEST, "a line does not end in CR LF\n"),
-            Fault::EmptyLines => (StatusCode::BAD_REQUEST, "there are empty lines before the request\n"),
-            Fault::Line => (StatusCode::BAD_REQUEST, "the request line is invalid\n"),
-            Fault::Version => {
-                (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "this server speaks HTTP/1.1 and HTTP/1.0\n")
-            }
-            Fault::LineTooLong => {
-                (StatusCode::URI_TOO_LONG, "the request line is longer than this server takes\n")
-            }
-            Fault::FieldsTooLarge => return Refusal::FIELDS,
-            Fault::Length => (StatusCode::BAD_REQUEST, "the Content-Length field is invalid\n"),
-            Fault::LengthTooLarge => return Refusal::BODY,
-            Fault::Lengths => (StatusCode::BAD_REQUEST, "there is more than one Content-Length field\n"),
-            Fault::LengthAndEncoding => {
-                (StatusCode::BAD_REQUEST, "there are both Content-Length and Transfer-Encoding\n")
-            }
-            Fault::Encoding => {
-                (StatusCode::BAD_REQUEST, "the Transfer-Encoding field is not a single chunked\n")
-            }
-            Fault::UnknownEncoding => {
-                (StatusCode::NOT_IMPLEMENTED, "this server knows no transfer coding but chunked\n")
-            }
-            Fault::EncodingInOld => (StatusCode::BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding\n"),
-            Fault::Chunk => (StatusCode::BAD_REQUEST, "the size of a chunk is invalid\n"),
-            Fault::ChunkEnd => (StatusCode::BAD_REQUEST, "a chunk does not end where its size says\n"),
-            Fault::Extension => (StatusCode::BAD_REQUEST, "a chunk's extension is invalid\n"),
+        match self {
+            Fault::LineEnd => Refusal::bad("a line does not end in CR LF\n"),
+            Fault::EmptyLines => Refusal::bad("there are empty lines before the request\n"),
+            Fault::Line => Refusal::bad("the request line is invalid\n"),
+            Fault::Version => Refusal {
+                status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                reason: "this server speaks HTTP/1.1 and HTTP/1.0\n",
+            },
+            Fault::LineTooLong => Refusal::LINE,
+            Fault::FieldsTooLarge => Refusal::FIELDS,
+            Fault::Length => Refusal::bad("the Content-Length field is invalid\n"),
+            Fault::LengthTooLarge => Refusal::BODY,
+            Fault::Lengths => Refusal::bad("there is more than one Content-Length field\n"),
+            Fault::LengthAndEncoding => Refusal::bad("there are both Content-Length and Transfer-Encoding\n"),
+            Fault::Encoding => Refusal::bad("the Transfer-Encoding field is not a single chunked\n"),
+            Fault::UnknownEncoding => Refusal {
+                status: StatusCode::NOT_IMPLEMENTED,
+                reason: "this server knows no transfer coding but chunked\n",
+            },
+            Fault::EncodingInOld => Refusal::bad("HTTP/1.0 has no Transfer-Encoding\n"),
+            Fault::Chunk => Refusal::bad("the size of a chunk is invalid\n"),
+            Fault::ChunkEnd => Refusal::bad("a chunk does not end where its size says\n"),
+            Fault::Extension => Refusal::bad("a chunk's extension is invalid\n"),
             Fault::ExtensionsTooLarge => {
-                (StatusCode::BAD_REQUEST, "the chunks' extensions are larger than this server takes\n")
+                Refusal::bad("the chunks' extensions are larger than this server takes\n")
             }
-            Fault::Trailer => (StatusCode::BAD_REQUEST, "a trailer field is invalid\n"),
-            Fault::TrailersTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "the trailer fields are more or larger than this server takes\n",
-            ),
-        };
-        Refusal { status, reason }
+            Fault::Trailer => Refusal::bad("a trailer field is invalid\n"),
+            Fault::TrailersTooLarge => Refusal {
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                reason: "the trailer fields are more or larger than this server takes\n",
+            },
+        }
     }
 }
 

@@ -39,8 +39,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.watched.stream.lock()).poll_write(cx, buf);
-        let count = ready!(self.watched.note_written(written))?;
+        let count = ready!(self.watched.poll_write(cx, buf))?;
         self.session.sent(&self.watched, &[buf], count);
         Poll::Ready(Ok(count))
     }
@@ -50,8 +49,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.watched.stream.lock()).poll_write_vectored(cx, bufs);
-        let count = ready!(self.watched.note_written(written))?;
+        let count = ready!(self.watched.poll_write_vectored(cx, bufs))?;
         self.session.sent(&self.watched, bufs, count);
         Poll::Ready(Ok(count))
     }
@@ -60,17 +58,11 @@ impl AsyncWrite for Wire {
         true
     }
 
-    /// A socket holds nothing back, so that there is nothing to flush; TLS may.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.watched.tls.get().is_none() {
-            return Poll::Ready(Ok(()));
-        }
-        let flushed = Pin::new(&mut *self.watched.stream.lock()).poll_flush(cx);
-        self.watched.note_written(flushed)
+        self.watched.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut *self.watched.stream.lock()).poll_shutdown(cx);
-        self.watched.note_written(shut)
+        self.watched.poll_shutdown(cx)
     }
 }
