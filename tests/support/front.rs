@@ -1,8 +1,10 @@
 //! nginx and HAProxy, started from the files that users get, with their own ports and folders put in. Not here: what is behind
 //! them.
 
+use super::load::Running;
 use super::tls::Authority;
-use super::{Connection, DEADLINE, Dice, Response, Target, eventually};
+use super::{Connection, DEADLINE, Dice, Load, Response, Said, Server, Target, eventually, repository};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGUSR2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
@@ -11,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
@@ -67,8 +69,7 @@ impl Place {
     /// A file of `deploy/` with each `from` in it replaced.
     #[track_caller]
     fn adapt(&self, deployed: &str, changes: &[(&str, String)]) -> PathBuf {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(deployed);
-        let mut text = fs::read_to_string(source).unwrap();
+        let mut text = repository::read(&format!("deploy/{deployed}"));
         for (from, to) in changes {
             assert!(text.contains(from), "{deployed} has no {from:?}");
             text = text.replace(from, to);
@@ -218,6 +219,60 @@ impl Drop for Front {
             }
         }
     }
+}
+
+/// Clients of the front that keep their connections, and clients that do not.
+pub struct Clients([Running; 2]);
+
+impl Clients {
+    pub fn of(front: &Front) -> Clients {
+        let load = |keep_alive| Load::on(front.target()).connections(4).keeping(keep_alive).start();
+        Clients([load(true), load(false)])
+    }
+
+    /// Waits until some of their requests more were answered.
+    pub fn go_on(&self) {
+        self.0.iter().for_each(|load| load.wait_more(300));
+    }
+
+    /// How many requests they sent. None of these has failed, and workers of several masters have answered.
+    #[track_caller]
+    pub fn finish(self) -> u64 {
+        let mut sent = 0;
+        for report in self.0.map(Running::finish) {
+            report.assert_none_failed();
+            assert!(report.workers.len() > 8, "the workers of all masters answered: {report}");
+            sent += report.sent;
+        }
+        sent
+    }
+}
+
+/// What one server of the two bears without leaving: a reload, an upgrade, the death of a worker.
+pub fn shake(server: &mut Server, clients: &Clients) {
+    server.signal(SIGHUP);
+    server.wait(Said::ReloadDone);
+    clients.go_on();
+    server.signal(SIGUSR2);
+    server.follow_upgrade(1);
+    clients.go_on();
+    let dying = server.workers()[0];
+    server.signal_to(dying, SIGKILL);
+    server.wait_about(Said::Exited, dying);
+    clients.go_on();
+}
+
+/// Everybody of this server dies at once.
+pub fn kill_all(server: &mut Server) {
+    let (everybody, _) = server.everybody();
+    everybody.iter().for_each(|&pid| server.signal_to(pid, SIGKILL));
+    server.wait_exit();
+    server.wait_nobody_left(&everybody, DEADLINE);
+}
+
+/// How many workers of these servers have died.
+pub fn deaths(servers: &[Server]) -> usize {
+    servers.iter().map(|server| server.count(Said::Exited)).sum()
 }
 
 /// For what nginx keeps in files while it passes it on.

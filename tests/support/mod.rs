@@ -16,6 +16,8 @@ pub mod proc;
 pub mod program;
 #[allow(dead_code, reason = "the soak has none")]
 pub mod proxy;
+#[allow(dead_code, reason = "the soak reads none of it")]
+pub mod repository;
 pub mod said;
 pub mod server;
 pub mod spread;

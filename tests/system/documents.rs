@@ -1,20 +1,13 @@
 //! What the pages promise that no other test does: that the log lines they quote are the server's, that they leave nothing out,
 //! and that the files of deploy/ are right. Not here: commands of the README (readme.rs), settings (beside their table).
 
+use crate::support::repository::{self, read};
 use crate::support::{DEADLINE, Program, Server, eventually};
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 /// All sources as one text, with the quotes of texts as they are logged, and texts that go over several lines in one.
 fn sources(folder: &Path, text: &mut String) {
@@ -29,7 +22,7 @@ fn sources(folder: &Path, text: &mut String) {
 
 fn logged_texts() -> String {
     let mut text = String::new();
-    sources(&repository("src"), &mut text);
+    sources(&repository::path("src"), &mut text);
     let mut joined = String::new();
     let mut pieces = text.split("\\\n");
     joined.push_str(pieces.next().unwrap_or_default());

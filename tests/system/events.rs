@@ -1,15 +1,14 @@
 //! `log_format = "json"`: the error log as objects, whose names docs/events.md lists. Not here: that the list is right (events_list), and how
 //! a line is taken apart, which the units know.
 
-use crate::support::{DEADLINE, Program, Said, eventually};
+use crate::support::{DEADLINE, Program, Said, eventually, repository};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 /// The names of docs/events.md.
 fn listed() -> BTreeSet<String> {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/events.md")).unwrap();
+    let page = repository::read("docs/events.md");
     let names = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     names.map(str::to_owned).collect()
 }

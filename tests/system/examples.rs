@@ -2,14 +2,13 @@
 
 mod forms_upload;
 
-use crate::support::{Connection, DEADLINE, Program, Response, Said, Server, eventually};
+use crate::support::{Connection, DEADLINE, Program, Response, Said, Server, eventually, repository};
 use argon2::password_hash::PasswordHasher;
 use axum::response::IntoResponse;
 use axum_extra::extract::cookie::{Cookie, Key, SignedCookieJar};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -19,8 +18,7 @@ fn example(name: &str, files: &[&str]) -> Program {
     let mut program = Program::example(name).workers(2);
     for file in files {
         let path = format!("{folder}/{file}");
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path)).unwrap();
-        program = program.file(&path, &text);
+        program = program.file(&path, &repository::read(&path));
     }
     if files.contains(&"server.toml") { program.args(&format!("-c {folder}/server.toml")) } else { program }
 }
@@ -311,8 +309,8 @@ fn axum_existing_serves_what_it_served() {
 
 #[test]
 fn what_moves_an_axum_service_is_told_as_it_is() {
-    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
-    let (source, documents) = (read("examples/axum_existing.rs"), read("docs/applications.md"));
+    let (source, documents) =
+        (repository::read("examples/axum_existing.rs"), repository::read("docs/applications.md"));
     let told: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("//! ")).collect();
     let told = told.join("\n").split("```diff\n").nth(1).unwrap().split("```").next().unwrap().to_owned();
     assert!(documents.contains(&told), "the same in docs/applications.md");

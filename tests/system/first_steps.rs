@@ -1,11 +1,11 @@
 //! docs/first-steps.md, done as it says, command by command. Not here: what the README shows.
 
-use crate::support::DEADLINE;
+use crate::support::front::free_port;
+use crate::support::{DEADLINE, repository};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,9 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let dir = tempfile::Builder::new().prefix("ferricorn-").tempdir().unwrap();
-        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("conf"), &dir.path().join("conf"));
+        repository::copy_demo(dir.path());
         fs::copy(dir.path().join("conf/server.toml"), dir.path().join("shop.toml")).unwrap();
-        // Nobody else is given it by the kernel for a while.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Place { dir, port }
+        Place { dir, port: free_port() }
     }
 
     /// What the command says, on both streams.
@@ -54,18 +52,6 @@ impl Drop for Place {
             eprintln!("{}", fs::read_to_string(self.dir.path().join("ferricorn.log")).unwrap_or_default());
         }
         let _ = text.trim().parse().map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else if !entry.file_name().to_str().unwrap().contains("demo.db") {
-            fs::copy(entry.path(), to).unwrap();
-        }
     }
 }
 
@@ -110,8 +96,7 @@ fn is_as(said: &str, wanted: &str) -> bool {
 
 #[test]
 fn the_first_steps_go_as_they_are_said_to() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/first-steps.md");
-    let steps = steps(&fs::read_to_string(page).unwrap());
+    let steps = steps(&repository::read("docs/first-steps.md"));
     assert!(steps.len() >= 15, "there are {} steps", steps.len());
     let place = Place::new();
     for (command, wanted) in steps {

@@ -1,10 +1,9 @@
 //! HAProxy before two Ferricorns, from the file that users get: the PROXY protocol, health checks, and clients that notice
 //! nothing of what happens behind it.
 
-use crate::support::front::{Front, Place, free_port};
-use crate::support::load::Running;
-use crate::support::{DEADLINE, Load, Program, Said, Server, alone, eventually};
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR2};
+use crate::support::front::{Clients, Front, Place, deaths, free_port, kill_all, shake};
+use crate::support::{DEADLINE, Program, Server, alone, eventually};
+use nix::sys::signal::Signal::SIGTERM;
 
 /// HAProxy, and the servers of its two services.
 struct Setting {
@@ -76,53 +75,34 @@ impl Setting {
 }
 
 /// All that can befall one server while the other one serves.
-fn befall(setting: &mut Setting, number: usize, loads: &[Running]) {
-    let go_on = || loads.iter().for_each(|load| load.wait_more(300));
+fn befall(setting: &mut Setting, number: usize, clients: &Clients) {
     setting.wait_served_by(number);
-    setting.shops[number].signal(SIGHUP);
-    setting.shops[number].wait(Said::ReloadDone);
-    go_on();
-    setting.shops[number].signal(SIGUSR2);
-    setting.shops[number].follow_upgrade(1);
-    go_on();
-    let dying = setting.shops[number].workers()[0];
-    setting.shops[number].signal_to(dying, SIGKILL);
-    setting.shops[number].wait_about(Said::Exited, dying);
-    go_on();
+    shake(&mut setting.shops[number], clients);
     setting.wait_served_by(number);
-    let (everybody, _) = setting.shops[number].everybody();
-    everybody.iter().for_each(|&pid| setting.shops[number].signal_to(pid, SIGKILL));
-    setting.shops[number].wait_exit();
-    setting.shops[number].wait_nobody_left(&everybody, DEADLINE);
-    go_on();
+    kill_all(&mut setting.shops[number]);
+    clients.go_on();
     setting.wait_state(NAMES[number], "DOWN");
     setting.start_again(number);
-    go_on();
+    clients.go_on();
     // A stop that is announced is seen before it happens.
     setting.shops[number].signal(SIGTERM);
     setting.wait_state(NAMES[number], "DOWN");
     assert!(!setting.shops[number].has_ended(), "it still serves");
     setting.shops[number].wait_exit();
-    go_on();
+    clients.go_on();
     setting.start_again(number);
-    go_on();
+    clients.go_on();
 }
 
 #[test]
 fn clients_notice_nothing_of_reloads_upgrades_and_deaths_behind_haproxy() {
     let _alone = alone();
     let mut setting = Setting::start();
-    let load = |keep_alive| Load::on(setting.front.target()).connections(4).keeping(keep_alive).start();
-    let loads = [load(true), load(false)];
+    let clients = Clients::of(&setting.front);
     for number in [0, 1] {
-        befall(&mut setting, number, &loads);
+        befall(&mut setting, number, &clients);
     }
-    let mut sent = 0;
-    for report in loads.map(Running::finish) {
-        report.assert_none_failed();
-        assert!(report.workers.len() > 8, "the workers of all masters answered: {report}");
-        sent += report.sent;
-    }
+    let sent = clients.finish();
     let logged = || setting.front.log("said.log").lines().filter(|line| line.contains("GET /echo?")).count();
     eventually(DEADLINE, "all of them are logged", || logged() as u64 == sent);
     assert!(setting.shops.iter().all(|shop| shop.log_with("proxy protocol header refused").is_empty()));
@@ -154,7 +134,7 @@ fn haproxy_tells_the_app_who_asked_by_what_and_for_whom() {
 #[test]
 fn haproxy_sends_only_safe_requests_twice() {
     let setting = Setting::start();
-    let deaths = || -> usize { setting.shops.iter().map(|server| server.count(Said::Exited)).sum() };
+    let deaths = || deaths(&setting.shops);
     for method in ["POST", "PUT", "DELETE"] {
         let before = deaths();
         assert_eq!(setting.front.ask(method, "/crash").status, 502);

@@ -1,10 +1,9 @@
 //! nginx before two Ferricorns, from the file that users get: what it passes on, keeps and sends itself, and that its clients
 //! notice nothing of what happens behind it.
 
-use crate::support::front::{Front, Place, free_port};
-use crate::support::load::Running;
-use crate::support::{DEADLINE, Load, Program, Said, Server, alone, eventually};
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR2};
+use crate::support::front::{Clients, Front, Place, deaths, free_port, kill_all, shake};
+use crate::support::{DEADLINE, Program, Server, alone, eventually};
+use nix::sys::signal::Signal::SIGTERM;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
@@ -52,15 +51,9 @@ impl Setting {
         });
     }
 
-    /// Everybody of this server dies at once; then it is started again.
-    fn kill_all(&mut self, number: usize, meanwhile: impl FnOnce()) {
-        let server = &mut self.shops[number];
-        let (everybody, _) = server.everybody();
-        everybody.iter().for_each(|&pid| server.signal_to(pid, SIGKILL));
-        server.wait_exit();
-        server.wait_nobody_left(&everybody, DEADLINE);
-        meanwhile();
+    fn start_again(&mut self, number: usize) {
         self.shops[number] = shop(&self.binds[number]).start();
+        self.wait_served_by(number);
     }
 
     fn stop(mut self) {
@@ -69,45 +62,29 @@ impl Setting {
 }
 
 /// All that can befall one server while the other one serves.
-fn befall(setting: &mut Setting, number: usize, loads: &[Running]) {
-    let go_on = || loads.iter().for_each(|load| load.wait_more(300));
+fn befall(setting: &mut Setting, number: usize, clients: &Clients) {
     setting.wait_served_by(number);
-    setting.shops[number].signal(SIGHUP);
-    setting.shops[number].wait(Said::ReloadDone);
-    go_on();
-    setting.shops[number].signal(SIGUSR2);
-    setting.shops[number].follow_upgrade(1);
-    go_on();
-    let dying = setting.shops[number].workers()[0];
-    setting.shops[number].signal_to(dying, SIGKILL);
-    setting.shops[number].wait_about(Said::Exited, dying);
-    go_on();
+    shake(&mut setting.shops[number], clients);
     setting.wait_served_by(number);
-    setting.kill_all(number, go_on);
-    setting.wait_served_by(number);
-    go_on();
+    kill_all(&mut setting.shops[number]);
+    clients.go_on();
+    setting.start_again(number);
+    clients.go_on();
     setting.shops[number].stop();
-    go_on();
-    setting.shops[number] = shop(&setting.binds[number]).start();
-    setting.wait_served_by(number);
-    go_on();
+    clients.go_on();
+    setting.start_again(number);
+    clients.go_on();
 }
 
 #[test]
 fn clients_notice_nothing_of_reloads_upgrades_and_deaths_behind_nginx() {
     let _alone = alone();
     let mut setting = Setting::start();
-    let load = |keep_alive| Load::on(setting.front.target()).connections(4).keeping(keep_alive).start();
-    let loads = [load(true), load(false)];
+    let clients = Clients::of(&setting.front);
     for number in [0, 1] {
-        befall(&mut setting, number, &loads);
+        befall(&mut setting, number, &clients);
     }
-    let mut sent = 0;
-    for report in loads.map(Running::finish) {
-        report.assert_none_failed();
-        assert!(report.workers.len() > 8, "the workers of all masters answered: {report}");
-        sent += report.sent;
-    }
+    let sent = clients.finish();
     // nginx knows of the same requests, and that some of them took more than one try.
     let logged = || {
         let log = setting.front.log("access.log");
@@ -194,15 +171,13 @@ fn nginx_keeps_each_form_of_a_page_that_ferricorn_compresses() {
 #[test]
 fn nginx_sends_no_post_twice() {
     let mut setting = Setting::start();
-    let deaths =
-        |setting: &Setting| -> usize { setting.shops.iter().map(|server| server.count(Said::Exited)).sum() };
     // A GET is tried at both servers; a POST that was sent is not.
     assert_eq!(setting.front.ask("GET", "/crash").status, 502);
-    eventually(DEADLINE, "both lost a worker", || deaths(&setting) == 2);
+    eventually(DEADLINE, "both lost a worker", || deaths(&setting.shops) == 2);
     assert_eq!(setting.front.ask("POST", "/crash").status, 502);
-    eventually(DEADLINE, "one lost a worker", || deaths(&setting) == 3);
+    eventually(DEADLINE, "one lost a worker", || deaths(&setting.shops) == 3);
     assert_eq!(setting.front.ask("GET", "/echo?msg=a").status, 200);
-    assert_eq!(deaths(&setting), 3);
+    assert_eq!(deaths(&setting.shops), 3);
     // What could not be sent has hurt nobody.
     setting.shops[0].signal(SIGTERM);
     setting.shops[0].wait_exit();

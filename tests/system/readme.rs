@@ -1,12 +1,10 @@
 //! What the README promises, done as it says.
 
-use crate::support::Program;
-use std::fs;
-use std::path::Path;
+use crate::support::{Program, repository};
 use std::process::Command;
 
 fn readme() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+    repository::read("README.md")
 }
 
 /// The text between the first line that begins with `from` and the next that begins with `to`.
@@ -15,25 +13,10 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
     &text[start..start + text[start..].find(to).unwrap_or_else(|| panic!("no {to:?} after {from:?}"))]
 }
 
-/// What is in a folder of the repository, by its path from there; not the database of a demo that ran.
-fn files(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap().flatten();
-    entries
-        .flat_map(|entry| {
-            let name = format!("{folder}/{}", entry.file_name().to_str().unwrap());
-            if entry.path().is_dir() { files(&name) } else { vec![name] }
-        })
-        .filter(|name| !name.contains("demo.db"))
-        .collect()
-}
-
 #[test]
 fn the_calls_to_the_demo_answer_what_they_are_said_to() {
-    let mut program = Program::stock().workers(2);
-    for name in files("conf") {
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&name)).unwrap();
-        program = program.file(&name, &text);
-    }
+    let program = Program::stock().workers(2);
+    repository::copy_demo(program.dir());
     let mut server = program.args("-c conf/server.toml").start();
     let readme = readme();
     let mut calls = 0;
@@ -52,8 +35,7 @@ fn the_calls_to_the_demo_answer_what_they_are_said_to() {
 
 #[test]
 fn the_first_service_is_the_example() {
-    let example =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hello.rs")).unwrap();
+    let example = repository::read("examples/hello.rs");
     let code = example.split_once("\n\n").unwrap().1;
     assert_eq!(between(&readme(), "```rust,no_run\n", "```"), code);
     assert!(code.lines().filter(|line| !line.is_empty()).count() <= 10);

@@ -29,7 +29,7 @@ pub(super) fn hold(cases: &[Case], outcomes: &[String]) {
 fn table(cases: &[Case], outcomes: &[String]) -> String {
     let mut table =
         String::from("| section | | what is tried | requests | outcome |\n|---|---|---|---|---|\n");
-    for rule in Rule::ALL {
+    for &rule in Rule::ALL {
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         for (case, outcome) in cases.iter().zip(outcomes).filter(|(case, _)| case.rule == rule) {
             assert!(!outcome.is_empty(), "{}", case.name);
