@@ -8,10 +8,12 @@ use rusqlite::{Connection, InterruptHandle};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many statements `prepare_cached` keeps for a connection.
 const MAX_STATEMENTS: usize = 256;
+
+const SWITCH_PAUSE: Duration = Duration::from_millis(1);
 
 /// A connection to SQLite: rusqlite's `Connection`, with the write-ahead log and foreign keys switched on.
 ///
@@ -98,9 +100,7 @@ impl Session for SqliteSession {
     }
 
     fn is_worth_a_retry(&self, error: &Error) -> bool {
-        let Error::Sqlite(error) = error else { return false };
-        let busy = [rusqlite::ErrorCode::DatabaseBusy, rusqlite::ErrorCode::DatabaseLocked];
-        error.sqlite_error_code().is_some_and(|code| busy.contains(&code))
+        matches!(error, Error::Sqlite(error) if is_busy(error))
     }
 
     fn canceller(&self) -> Arc<dyn Cancel> {
@@ -128,9 +128,24 @@ pub(super) fn connector(path: PathBuf, settings: &DatabaseSettings) -> Connect<S
 pub(super) fn open(path: &std::path::Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(busy_timeout)?; // first: switching to the log locks the file
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    switch_to_log(&connection, Instant::now() + busy_timeout)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(MAX_STATEMENTS);
     Ok(connection)
+}
+
+/// Of two that switch a new file over at once, SQLite refuses one without waiting: each holds what the other needs.
+fn switch_to_log(connection: &Connection, deadline: Instant) -> rusqlite::Result<()> {
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => std::thread::sleep(SWITCH_PAUSE),
+            switched => return switched,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    let busy = [rusqlite::ErrorCode::DatabaseBusy, rusqlite::ErrorCode::DatabaseLocked];
+    error.sqlite_error_code().is_some_and(|code| busy.contains(&code))
 }

@@ -87,6 +87,23 @@ fn a_connection_has_the_settings() {
 }
 
 #[test]
+fn connections_that_find_a_new_file_at_once_are_all_let_in() {
+    for _ in 0..50 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.db");
+        let start = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    start.wait();
+                    super::sqlite::open(&path, Duration::from_secs(60)).unwrap();
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn statements_are_kept_up_to_a_limit_and_forgotten_when_stale() {
     let cluster = cluster();
     run(async {
