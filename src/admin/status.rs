@@ -1,7 +1,7 @@
 //! All that is known of the server, for people and their tools. What workers wrote is escaped and cut; secrets are masked.
 //! A key may be added to it any time; for any other change `schema` is raised. Not here: judgements.
 
-use super::{metrics, named, process};
+use super::{metrics, named, own, process};
 use crate::config::Settings;
 use crate::scoreboard::{Board, Seat, SeenRequest};
 use serde_json::{Map, Value, json};
@@ -15,7 +15,8 @@ pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
     let (reloads, last_reload) = board.reloads();
     let workers: Vec<Value> = board.seats_used().filter_map(|(slot, seat)| worker(slot, seat, now)).collect();
     // Where the master was stopped while it wrote, the rest is told all the same.
-    let (caches, programs) = metrics::sum(board).map(|sum| named::tell(board, &sum)).unzip();
+    let sum = metrics::sum(board);
+    let (caches, programs) = sum.as_ref().map(|sum| named::tell(board, sum)).unzip();
     json!({
         "schema": SCHEMA,
         "server": {
@@ -34,6 +35,7 @@ pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
         "workers": workers,
         "caches": caches,
         "programs": programs,
+        "app_metrics": sum.map(|sum| own::tell(board, &sum)),
         "deaths": deaths(board, now),
         "settings": in_force(settings),
     })

@@ -120,6 +120,42 @@ fn the_dashboard_shows_workers_charts_reloads_deaths_and_settings() {
 }
 
 #[test]
+fn the_dashboard_shows_what_an_app_counts_and_not_too_much_of_it() {
+    let mut server = start();
+    // All at one worker, whose level is that of all.
+    let mut client = server.connect();
+    let mut measure = |kind: &str, value: f64| {
+        let path = format!("/measure?kind={kind}&value={value}&level=1234");
+        assert_eq!(client.get(&path).unwrap().status, 200);
+    };
+    shows(&browse(&server, 1280), &["the app counts nothing of its own"]);
+    // A label is text, whatever it looks like.
+    measure("%3Cb%3Eoak", 0.5);
+    measure("elm", 2.0);
+    measure("elm", 9.5);
+    eventually(DEADLINE, "a row is kept", || History::of(&server).last("2xx") > 0);
+    shows(
+        &browse(&server, 1280),
+        &[
+            "<code>probe_level</code><span class=\"quiet help\">The last level.</span>",
+            "<code>probe_measured_total{kind=\"&lt;b&gt;oak\"}</code>",
+            "<code>probe_measured_total{kind=\"elm\"}</code>",
+            "data-of=\"now\">1,234</td>",
+            "data-of=\"kind\">histogram</td>",
+            // Of 0.5, 2.0 and 9.5, with bounds at 1 and 2.5.
+            "mean 4, median 1.75, 95 % &gt; 2.5, of all so far",
+            "data-of=\"a second\">0/s</td>",
+        ],
+    );
+    // Four series there are already.
+    (0..38).for_each(|number| measure(&format!("kind-{number:02}"), 1.0));
+    let page = browse(&server, 400);
+    shows(&page, &["and 2 more: find", "{kind=\"kind-36\"}"]);
+    assert!(!page.contains("{kind=\"kind-37\"}") && !page.contains("<code>probe_values"), "{page}");
+    server.stop();
+}
+
+#[test]
 fn a_reload_leaves_no_gap_in_the_history() {
     let mut server = start();
     server.get("/");

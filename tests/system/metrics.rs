@@ -2,7 +2,7 @@
 
 use crate::support::{Connection, DEADLINE, Load, Program, Said, Server, alone, eventually};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTTIN};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,6 +245,19 @@ fn an_app_counts_for_itself_over_the_ends_of_workers() {
     let scrape = Scrape::of(&server);
     is(&scrape, &of_both);
     is(&scrape, &[("probe_level", 7.0)]);
+    let told = server.ask_admin("/status").json()["app_metrics"].clone();
+    let of = |kind: &str| json!({"name": "probe_measured_total", "labels": {"kind": kind}, "kind": "counter", "help": "What was measured."});
+    let level =
+        json!({"name": "probe_level", "labels": {}, "kind": "gauge", "help": "The last level.", "value": 7});
+    let with = |mut one: Value, value: u64| {
+        one["value"] = value.into();
+        one
+    };
+    assert_eq!(
+        told.as_array().map(|told| &told[..3]),
+        Some(&[level, with(of("a_b_"), 1), with(of("oak"), 2)][..])
+    );
+    assert_eq!((&told[3]["counts"], &told[3]["sum"]), (&json!([1, 2, 3]), &json!(12.25)));
 
     server.signal_to(pid, SIGKILL);
     eventually(DEADLINE, "it is gone and its level with it", || {

@@ -1,6 +1,8 @@
 "use strict";
 (() => {
-  const EVERY = 2000, KEPT = 900000;
+  const EVERY = 2000, KEPT = 900000, OWN_KEPT = 60000;
+  // Of the app's own figures no more are shown at a time.
+  const OWN_SHOWN = 40;
   // Rates are taken over so many samples, quantiles over more: of few requests they say little.
   const RATE_OVER = 3, QUANTILES_OVER = 6;
   const at = (id) => document.getElementById(id);
@@ -8,6 +10,8 @@
   const ORDERLY = ["left", "quick_stop"];
 
   let columns = {}, bounds = [], rows = [], offset = 0, points = [], marks = [], status = null, cursor = null, failed = 0;
+  // What was told of the app's own figures, and when, over the last minute.
+  let owned = [];
 
   // ---- elements; whatever a worker or a client has written is text and never markup
 
@@ -69,13 +73,17 @@
   }
   function quantile(row, before, share) {
     const counts = [...bounds.keys(), bounds.length].map((bucket) => grown(row, before, "latency_" + bucket));
-    if (counts.includes(null)) return null;
+    return counts.includes(null) ? null : reach(bounds, counts, share);
+  }
+  // The value below which this share of all lies; `counts` are those up to each bound, and the last one all.
+  function reach(bounds, counts, share) {
     const all = counts[counts.length - 1];
     if (!all) return null;
     const wanted = all * share;
     for (let bucket = 0; bucket < bounds.length; bucket += 1) {
       if (counts[bucket] >= wanted) {
-        const low = bucket ? bounds[bucket - 1] : 0, below = bucket ? counts[bucket - 1] : 0;
+        // Nothing says where the first bucket begins; from a bound that is not above zero nothing can be read off.
+        const low = bucket ? bounds[bucket - 1] : Math.min(0, bounds[0]), below = bucket ? counts[bucket - 1] : 0;
         return low + (bounds[bucket] - low) * (wanted - below) / (counts[bucket] - below || 1);
       }
     }
@@ -294,6 +302,43 @@
     const lines = all.map((one) => heads.map(([name, , of]) => of ? of(one) : String(one[name])));
     table(at(id), id, heads, lines, none);
   }
+  const keyOf = (one) => JSON.stringify([one.name, one.kind, one.labels]);
+  const allOf = (one) => one.kind === "histogram" ? one.counts[one.counts.length - 1] : one.value;
+  function keepOwn(told, now) {
+    if (told) owned.push({ at: now, of: new Map(told.map((one) => [keyOf(one), one])) });
+    // One that is a minute old is still needed to look back to.
+    while (owned.length > 1 && (owned[1].at <= now - OWN_KEPT || owned[0].at > now)) owned.shift();
+  }
+  function spread(one, before) {
+    let counts = one.counts, sum = one.sum, whole = true;
+    if (before && allOf(one) > allOf(before)) {
+      [counts, sum, whole] = [counts.map((value, index) => value - before.counts[index]), sum - before.sum, false];
+    }
+    const all = counts[counts.length - 1], last = one.bounds[one.bounds.length - 1];
+    if (!all) return "";
+    const below = (share) => {
+      const value = reach(one.bounds, counts, share);
+      return value === Infinity ? "> " + number(last) : number(value);
+    };
+    return `mean ${number(sum / all)}, median ${below(0.5)}, 95 % ${below(0.95)}` + (whole ? ", of all so far" : "");
+  }
+  function own(one) {
+    const first = owned[0], before = first.of.get(keyOf(one)), seconds = (owned[owned.length - 1].at - first.at) / 1000;
+    const known = before && seconds > 0 && allOf(one) >= allOf(before);
+    const labels = Object.entries(one.labels).map(([label, value]) => `${label}="${value}"`).join(", ");
+    return [make("span", {}, make("code", {}, one.name + (labels && `{${labels}}`)), make("span", { class: "quiet help" }, one.help)),
+      one.kind, count(allOf(one)), one.kind === "gauge" ? "" : rate(known ? (allOf(one) - allOf(before)) / seconds : null),
+      one.kind === "histogram" ? spread(one, before) : ""];
+  }
+  function showOwn() {
+    if (!status) return;
+    const wanted = at("find-own").value.toLowerCase();
+    const all = (status.app_metrics || []).filter((one) => `${one.name} ${Object.entries(one.labels).flat().join(" ")} ${one.help}`.toLowerCase().includes(wanted));
+    const lines = all.slice(0, OWN_SHOWN).map(own);
+    if (all.length > OWN_SHOWN) lines.push([make("span", { class: "none" }, `and ${all.length - OWN_SHOWN} more: find`), "", "", "", ""]);
+    table(at("own"), "Figures of the app's own", [["name", "wide"], ["kind"], ["now", "n"], ["a second", "n"], ["spread", "wide"]], lines,
+      wanted ? "no such figure" : "the app counts nothing of its own");
+  }
   function showSettings() {
     if (!status) return;
     const wanted = at("find").value.toLowerCase(), changed = at("changed").checked;
@@ -356,6 +401,7 @@
       status.caches || [], "there is no cache");
     showNamed("programs", [["name", "wide"], n("children"), n("waiting"), n("calls"), n("failures"), n("timeouts"), n("restarts")],
       status.programs || [], "there is no program");
+    showOwn();
   }
 
   // ---- asking
@@ -377,7 +423,10 @@
       rows = rows.concat(history.rows).filter((row) => row[0] > history.now - KEPT);
       const first = !status;
       const settings = status && JSON.stringify(status.settings);
+      // Another master counts from zero.
+      if (status && status.server.master_pid !== told.server.master_pid) owned = [];
       status = told;
+      keepOwn(told.app_metrics, history.now);
       if (first || settings !== JSON.stringify(told.settings)) showSettings();
       failed = 0;
       at("trouble").hidden = true;
@@ -402,6 +451,7 @@
   }
   put(at("charts"), ...CHARTS.map(frame));
   at("find").addEventListener("input", showSettings);
+  at("find-own").addEventListener("input", showOwn);
   at("changed").addEventListener("change", showSettings);
   document.addEventListener("visibilitychange", run);
   new ResizeObserver(paint).observe(at("charts"));
