@@ -53,6 +53,7 @@ mod reload;
 mod resize;
 mod reuse_port;
 mod shop;
+mod siege;
 mod signals;
 mod slow;
 mod spread;
