@@ -11,7 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 /// Who sent a request, and under which name and scheme the server was asked: what a trusted proxy says of it, and else what
 /// the connection shows. A handler takes it as an argument; other code asks [`ClientInfo::of`].
 ///
-/// Which proxies are believed, and which of their fields, is set by `forwarded_allow_ips` and `forwarded_fields`.
+/// Which proxies are believed, and which of their fields, is set by `forwarded_allow_ips`, `forwarded_fields` and
+/// `secure_scheme_headers`.
 ///
 /// ```
 /// use ferricorn::ClientInfo;

@@ -185,7 +185,12 @@ pub(super) fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::Boolean(value) => Raw::Boolean(*value),
         DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
         DeValue::Datetime(_) => Raw::Other("date"),
-        DeValue::Table(_) => Raw::Other("table"),
+        DeValue::Table(table) => {
+            let pairs = table.iter();
+            Raw::Table(
+                pairs.map(|(name, value)| (name.get_ref().to_string(), raw(value.get_ref()))).collect(),
+            )
+        }
     }
 }
 
@@ -195,6 +200,10 @@ fn expanded(raw: Raw, environment: &Environment) -> Result<Raw, String> {
         Raw::Text(text) => filled_in(&text, environment).map(Raw::Text),
         Raw::List(items) => {
             items.into_iter().map(|item| expanded(item, environment)).collect::<Result<_, _>>().map(Raw::List)
+        }
+        Raw::Table(pairs) => {
+            let pairs = pairs.into_iter().map(|(name, value)| Ok((name, expanded(value, environment)?)));
+            pairs.collect::<Result<_, _>>().map(Raw::Table)
         }
         raw @ (Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) | Raw::Other(_)) => Ok(raw),
     }

@@ -53,6 +53,10 @@ pub enum LogAtom {
     DecimalSeconds,
     /// `p`: as `<123>`.
     Pid,
+    /// `scheme`
+    Scheme,
+    /// `host`
+    Host,
     /// `request_id`
     RequestId,
 }
@@ -61,7 +65,7 @@ pub enum LogAtom {
 const MAX_FORMAT: usize = 4096;
 
 pub(super) const ALLOWED: &str = "combined, json, or a text with the atoms %(X)s, X one of h l u t r m U q H s B b f a T D M L p \
-                                  {field}i {field}o {variable}e request_id, and %% for a percent sign";
+                                  {field}i {field}o {variable}e scheme host request_id, and %% for a percent sign";
 
 pub(super) fn log_format(raw: &Raw) -> Option<LogFormat> {
     Some(match raw.text()? {
@@ -139,6 +143,8 @@ fn atom(name: &str) -> Option<LogAtom> {
         "D" => LogAtom::Micros,
         "L" => LogAtom::DecimalSeconds,
         "p" => LogAtom::Pid,
+        "scheme" => LogAtom::Scheme,
+        "host" => LogAtom::Host,
         "request_id" => LogAtom::RequestId,
         _ => return None,
     })
@@ -192,7 +198,7 @@ mod tests {
                 LogAtom::Literal(")s".into()),
             ]
         );
-        for name in "h l u t r m U q H s B b f a T D M L p request_id".split(' ') {
+        for name in "h l u t r m U q H s B b f a T D M L p scheme host request_id".split(' ') {
             assert!(of(&format!("%({name})s")).is_some(), "{name}");
         }
         assert_eq!((of("combined"), of("json")), (Some(LogFormat::Combined), Some(LogFormat::Json)));

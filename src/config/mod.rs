@@ -12,6 +12,7 @@ mod place;
 mod print;
 mod proxies;
 mod route;
+mod scheme_headers;
 mod source;
 mod table;
 mod tls;
@@ -31,6 +32,7 @@ pub(crate) use place::{ADMIN_SUFFIX, CONTROL_SUFFIX, folders_to_search, plain, r
 pub use print::reference;
 pub use proxies::{ForwardedFields, ProxyProtocol, Trust};
 pub use route::{Kind, Page, Param, ParamKind, Program, Query, Route, Scalar, Sql, Token};
+pub use scheme_headers::SchemeHeaders;
 pub use source::{AppKind, Mode, Source, Stop};
 pub(crate) use source::{command, with_settings};
 pub(crate) use tls::TlsFiles;
@@ -94,6 +96,7 @@ pub struct Settings {
     /// Whose fields on clients are believed.
     pub forwarded_allow_ips: Trust,
     pub forwarded_fields: ForwardedFields,
+    pub secure_scheme_headers: SchemeHeaders,
     /// Empty, or begins with a slash and does not end with one.
     pub root_path: String,
     pub proxy_protocol: ProxyProtocol,
@@ -323,6 +326,7 @@ impl Settings {
             header_map: HeaderMap::Drop,
             forwarded_allow_ips: Trust::default(),
             forwarded_fields: ForwardedFields::default(),
+            secure_scheme_headers: SchemeHeaders::default(),
             root_path: String::new(),
             proxy_protocol: ProxyProtocol::Off,
             proxy_allow_ips: Trust::default(),

@@ -6,6 +6,7 @@ use super::header_map;
 use super::http2 as h;
 use super::log_format as l;
 use super::proxies as p;
+use super::scheme_headers;
 use super::values::{self as v, Raw};
 use super::web as w;
 use std::time::Duration;
@@ -55,7 +56,7 @@ impl Setting {
 
     /// Each time that the flag stands there adds to it.
     pub(super) fn is_given_often(&self) -> bool {
-        ["bind", "plain_bind"].contains(&self.key)
+        ["bind", "plain_bind", "secure_scheme_headers"].contains(&self.key)
     }
 
     pub(super) fn is_secret(&self) -> bool {
@@ -530,6 +531,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         p::show_forwarded_fields,
         "some of x-forwarded-for, x-forwarded-proto and x-forwarded-host, or forwarded alone; empty: none",
         "What the proxies write of their own. Name no field that they pass on as it came: it would be the client's word."
+    ),
+    row!(
+        "secure_scheme_headers",
+        None,
+        ["secure-scheme-headers"],
+        "{}",
+        scheme_headers::read,
+        any,
+        [secure_scheme_headers],
+        scheme_headers::show,
+        scheme_headers::ALLOWED,
+        "Fields by which the proxies say whether the client came by https: with this value, it did, with another, it did not. If what is said of it differs, 400."
     ),
     row!(
         "root_path",

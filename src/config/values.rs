@@ -16,6 +16,8 @@ pub(super) enum Raw {
     Float(f64),
     Boolean(bool),
     List(Vec<Raw>),
+    /// Names and what they stand for.
+    Table(Vec<(String, Raw)>),
     /// Something that no setting takes, by TOML's name.
     Other(&'static str),
 }
@@ -38,6 +40,7 @@ impl fmt::Display for Raw {
                 let items: Vec<String> = items.iter().map(ToString::to_string).collect();
                 write!(f, "[{}]", items.join(", "))
             }
+            Raw::Table(_) => f.write_str("a table"),
             Raw::Other(kind) => write!(f, "a {kind}"),
         }
     }
@@ -61,7 +64,7 @@ pub(super) fn count<T: TryFrom<u64>>(raw: &Raw) -> Option<T> {
     let number = match raw {
         Raw::Integer(number) => u64::try_from(*number).ok()?,
         Raw::Text(text) => digits(text)?,
-        Raw::Float(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => return None,
+        Raw::Float(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => return None,
     };
     T::try_from(number).ok()
 }
@@ -71,7 +74,7 @@ pub(super) fn switch(raw: &Raw) -> Option<bool> {
     match raw {
         Raw::Boolean(value) => Some(*value),
         Raw::Text(text) => text.parse().ok(),
-        Raw::Integer(_) | Raw::Float(_) | Raw::List(_) | Raw::Other(_) => None,
+        Raw::Integer(_) | Raw::Float(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => None,
     }
 }
 
@@ -108,7 +111,7 @@ pub(super) fn duration(raw: &Raw) -> Option<Duration> {
             let unit_at = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
             text.split_at(unit_at)
         }
-        Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => return None,
+        Raw::Boolean(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => return None,
     };
     let seconds = match unit {
         "ms" => 0.001,
@@ -140,7 +143,7 @@ pub(super) fn name(raw: &Raw) -> Option<Option<String>> {
         Raw::Integer(number) => u32::try_from(*number).ok().map(|number| Some(number.to_string())),
         Raw::Text(text) if text.contains(['\0', ':', '/']) => None,
         Raw::Text(text) => Some((!text.is_empty()).then(|| text.clone())),
-        Raw::Float(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => None,
+        Raw::Float(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => None,
     }
 }
 
@@ -242,7 +245,9 @@ pub(super) fn cert_reqs(raw: &Raw) -> Option<CertReqs> {
             "required" | "2" => Some(CertReqs::Required),
             _ => None,
         },
-        Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => None,
+        Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => {
+            None
+        }
     }
 }
 
@@ -250,7 +255,7 @@ pub(super) fn list(raw: &Raw) -> Option<Vec<String>> {
     match raw {
         Raw::Text(text) => Some(text.split(',').map(|item| item.trim().to_owned()).collect()),
         Raw::List(items) => items.iter().map(text).collect(),
-        Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) | Raw::Other(_) => None,
+        Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) | Raw::Table(_) | Raw::Other(_) => None,
     }
 }
 

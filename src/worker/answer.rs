@@ -54,7 +54,7 @@ impl<W: Borrow<Arc<Watched>>, S, F> Answering<W, S, F> {
         let settings = &watched.floor.settings;
         let scheme = Scheme::of_connection(watched.tls.get().is_some() || watched.origin().is_secured);
         let told = forwarded::judge(&request, &fields, watched.origin(), scheme, settings);
-        let mut ticket = Ticket::new(watched, &request, &fields, told.as_deref(), id);
+        let mut ticket = Ticket::new(watched, &request, &fields, scheme, told.as_deref(), id);
         let fault = watched.fault();
         if fault.is_some() && request.method().as_str() == UNREAD {
             ticket.line_is_unread();
@@ -69,7 +69,8 @@ impl<W: Borrow<Arc<Watched>>, S, F> Answering<W, S, F> {
         let mut limit = None;
         let checked = match fault {
             Some(fault) => Err(fault.refusal()),
-            None => gate::check(&request, &fields, settings),
+            None => gate::check(&request, &fields, settings)
+                .and_then(|()| told.as_deref().map_or(Ok(()), forwarded::Verdict::check)),
         };
         let has_some_to_drop = fields.has_some_to_drop(settings);
         let step = match checked {
@@ -88,7 +89,7 @@ impl<W: Borrow<Arc<Watched>>, S, F> Answering<W, S, F> {
                     request.extensions_mut().insert(tls.clone());
                 }
                 if let Some(told) = told {
-                    told.apply(&mut request, settings.forwarded_fields);
+                    told.apply(&mut request, settings);
                 }
                 limit = Limit::set(&mut request, floor.settings.request_timeout);
                 Step::Waiting { service, request: Some(request) }

@@ -1,12 +1,12 @@
 //! Bodies on their way: a request's, held to its limit; an answer's, followed to its end, which is where a request is
 //! over, counted and logged. Not here: timeouts.
 
-use super::access_log::{LEFT, Line, Outcome};
+use super::access_log::{Asked, LEFT, Line, Outcome};
 use super::connection::{Stage, Watched};
 use super::forwarded::Verdict;
 use super::gate::Fields;
 use super::request_id;
-use crate::app::{BoxError, RequestId};
+use crate::app::{BoxError, RequestId, Scheme};
 use crate::scoreboard::{InFlight, RequestPhase};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -126,11 +126,13 @@ impl Ticket {
         watched: &Arc<Watched>,
         request: &Request<B>,
         fields: &Fields<'_>,
+        scheme: Scheme,
         told: Option<&Verdict>,
         id: Option<RequestId>,
     ) -> Ticket {
         watched.begin();
-        let line = watched.floor.access_log.as_ref().map(|log| log.line(request, fields));
+        let asked = told.map_or(Asked { scheme, host: None }, Verdict::asked);
+        let line = watched.floor.access_log.as_ref().map(|log| log.line(request, fields, asked));
         let client = line.as_ref().and(told).map(|told| told.name().into());
         Ticket { watched: watched.clone(), line, client, id, bytes: 0 }
     }

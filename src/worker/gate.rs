@@ -35,6 +35,8 @@ impl Refusal {
         status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         reason: "the header fields are more or larger than this server takes\n",
     };
+    pub(super) const SCHEMES: Refusal =
+        Refusal::bad("the fields that tell whether the client came by https contradict each other\n");
     const EXPECTATION: Refusal = Refusal {
         status: StatusCode::EXPECTATION_FAILED,
         reason: "this server meets no expectation but 100-continue\n",

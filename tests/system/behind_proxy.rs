@@ -52,6 +52,45 @@ fn a_trusted_proxy_names_the_client_to_the_app_and_to_the_log() {
 }
 
 #[test]
+fn the_scheme_is_what_named_fields_say_unless_they_contradict_each_other() {
+    let program = Program::probe().args(
+        "--workers 1 --access-logfile access.log --access-logformat %(scheme)s-%(host)s-%(s)s \
+         --secure-scheme-headers X-Forwarded-Ssl=on --secure-scheme-headers Front-End-Https=yes \
+         --forwarded-fields x-forwarded-proto,x-forwarded-host",
+    );
+    let mut server = program.start();
+    let ssl_on = ("x-forwarded-ssl", "on");
+    let answer = seen(&server, &[ssl_on, ("x-forwarded-host", "shop.example")], "/headers");
+    assert_eq!(
+        (&answer["client"]["scheme"], &answer["client"]["is_forwarded"]),
+        (&"https".into(), &true.into())
+    );
+    assert_eq!(seen(&server, &[("front-end-https", "no")], "/headers")["client"]["scheme"], "http");
+    for contradiction in [[ssl_on, ("front-end-https", "no")], [ssl_on, ("x-forwarded-proto", "http")]] {
+        let mut connection = server.connect();
+        let answer = connection.request("GET", "/headers", &contradiction, b"").unwrap();
+        assert_eq!((answer.status, answer.field("connection")), (400, Some("close")), "{contradiction:?}");
+        assert!(answer.text().contains("contradict each other"), "{}", answer.text());
+    }
+    server.stop();
+    let log = fs::read_to_string(server.dir().join("access.log")).unwrap();
+    let wanted = ["https-shop.example-200", "http-test-200", "http-test-400", "http-test-400"];
+    assert_eq!(log.lines().collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn a_named_field_of_somebody_else_is_dropped_and_contradicts_nobody() {
+    let program = Program::probe().config(
+        "workers = 1\nforwarded_allow_ips = '10.0.0.0/8'\nsecure_scheme_headers = { Front-End-Https = 'on' }",
+    );
+    let mut server = program.start();
+    let fields = [("front-end-https", "on"), ("front-end-https", "off"), ("x-forwarded-proto", "https")];
+    let answer = seen(&server, &fields, "/headers");
+    assert_eq!((&answer["client"]["scheme"], has(&answer, "front-end-https")), (&"http".into(), false));
+    server.stop();
+}
+
+#[test]
 fn nobody_else_is_believed_and_the_app_sees_nothing_of_it() {
     let program =
         Program::probe().config("workers = 1\nforwarded_allow_ips = '10.0.0.0/8'\naccesslog = 'access.log'");

@@ -4,7 +4,7 @@
 mod plan;
 
 use super::gate::Fields;
-use crate::app::{Peer, RequestId};
+use crate::app::{Peer, RequestId, Scheme};
 use crate::config::{LogFormat, LogTarget};
 use crate::logging::Sink;
 use http::{HeaderMap, Request, StatusCode};
@@ -54,6 +54,14 @@ pub(super) struct Line {
     /// In place of that, where the format is another.
     taken: Option<Box<Taken>>,
     pub(super) status: StatusCode,
+}
+
+/// By which scheme and of which host the client asked, as the app has it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked<'a> {
+    pub(super) scheme: Scheme,
+    /// `None`: the one that the request names.
+    pub(super) host: Option<&'a str>,
 }
 
 /// What a line says of how it went.
@@ -128,13 +136,13 @@ impl AccessLog {
     }
 
     /// Takes of a request what its line will say.
-    pub(super) fn line<B>(&self, request: &Request<B>, fields: &Fields<'_>) -> Line {
+    pub(super) fn line<B>(&self, request: &Request<B>, fields: &Fields<'_>, asked: Asked<'_>) -> Line {
         match &self.plan {
             None => Line::combined(request, fields),
             Some(plan) => Line {
                 text: Vec::new(),
                 request_line_end: 0,
-                taken: Some(Box::new(plan.take_request(request))),
+                taken: Some(Box::new(plan.take_request(request, asked))),
                 status: left(),
             },
         }

@@ -1,7 +1,7 @@
 //! A format of the access log other than `combined`, put together once: what to take of a request, what of its answer, and how
 //! the line is made of it. Not here: `combined`, which has a way of its own; files.
 
-use super::{Outcome, push_escaped};
+use super::{Asked, Outcome, push_escaped};
 use crate::app::RequestId;
 use crate::config::{LogAtom, LogFormat};
 use http::{HeaderMap, HeaderName, Request, StatusCode, Version, header};
@@ -48,6 +48,8 @@ enum Take {
     Path,
     Query,
     Protocol,
+    Scheme,
+    Host,
     Field(HeaderName),
 }
 
@@ -94,6 +96,8 @@ impl Plan {
             LogAtom::Path => self.take(Take::Path),
             LogAtom::Query => self.take(Take::Query),
             LogAtom::Protocol => self.take(Take::Protocol),
+            LogAtom::Scheme => self.take(Take::Scheme),
+            LogAtom::Host => self.take(Take::Host),
             LogAtom::RequestField(name) => self.take(Take::Field(field(&name))),
             LogAtom::ResponseField(name) => {
                 self.of_response.push(field(&name));
@@ -124,7 +128,8 @@ impl Plan {
             ("method", Take::Method),
             ("target", Take::Target),
             ("protocol", Take::Protocol),
-            ("host", Take::Field(header::HOST)),
+            ("scheme", Take::Scheme),
+            ("host", Take::Host),
             ("referer", Take::Field(header::REFERER)),
             ("user_agent", Take::Field(header::USER_AGENT)),
         ];
@@ -145,7 +150,7 @@ impl Plan {
         self.pieces.push(Piece::Literal(b"}".to_vec()));
     }
 
-    pub(super) fn take_request<B>(&self, request: &Request<B>) -> Taken {
+    pub(super) fn take_request<B>(&self, request: &Request<B>, asked: Asked<'_>) -> Taken {
         let mut taken = Taken::default();
         let target = request.uri().path_and_query().map_or("*", |target| target.as_str());
         let (method, protocol) = (request.method().as_str(), protocol(request.version()));
@@ -159,6 +164,11 @@ impl Plan {
                 Take::Path => taken.push(self.style, request.uri().path().as_bytes()),
                 Take::Query => taken.push(self.style, request.uri().query().unwrap_or_default().as_bytes()),
                 Take::Protocol => taken.push(self.style, protocol.as_bytes()),
+                Take::Scheme => taken.push(self.style, asked.scheme.as_str().as_bytes()),
+                Take::Host => {
+                    let host = asked.host.map(str::as_bytes);
+                    taken.push(self.style, host.unwrap_or_else(|| field(request.headers(), &header::HOST)));
+                }
                 Take::Field(name) => taken.push(self.style, field(request.headers(), name)),
             }
         }

@@ -20,7 +20,8 @@ fn request(user_agent: &[u8], target: &str) -> Request<()> {
 /// The line of a request, as it is written.
 fn written(format: &LogFormat, request: &Request<()>, id: Option<&RequestId>) -> String {
     let log = AccessLog::open(&LogTarget::File("/dev/null".into()), format).unwrap().unwrap();
-    let mut line = log.line(request, &Fields::of(request.headers()));
+    let asked = Asked { scheme: Scheme::Https, host: None };
+    let mut line = log.line(request, &Fields::of(request.headers()), asked);
     line.status = StatusCode::OK;
     let mut headers = HeaderMap::new();
     headers.insert("x-made", HeaderValue::from_static("in \"Rust\""));
@@ -65,6 +66,7 @@ fn every_atom_has_its_value() {
         ("%({X-Id}i)s %({no}i)s %({X-Made}o)s %({no}o)s", "7 - in \\\"Rust\\\" -"),
         ("%({FERRICORN_NO_SUCH}e)s %(request_id)s", "- id-1"),
         ("%(a)s %(f)s", "x\\\"y -"),
+        ("%(scheme)s %(host)s", "https a.example"),
     ] {
         let id = RequestId::new("id-1");
         assert_eq!(written(&format(text), &request, Some(&id)), format!("{wanted}\n"), "{text}");
@@ -78,8 +80,7 @@ fn json_is_an_object_with_every_key() {
     let line = written(&LogFormat::Json, &request(b"x\"y\\\xff\t", "/a?b=1"), None);
     let object: serde_json::Value = serde_json::from_str(&line).unwrap();
     let keys: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
-    let wanted =
-        "time client method target protocol host referer user_agent status bytes duration_us request_id pid";
+    let wanted = "time client method target protocol scheme host referer user_agent status bytes duration_us request_id pid";
     assert_eq!(keys, wanted.split(' ').collect::<Vec<_>>());
     assert_eq!((&object["client"], &object["target"]), (&"192.0.2.1".into(), &"/a?b=1".into()));
     assert_eq!(object["user_agent"], "x\"y\\\u{fffd}\t");

@@ -3,10 +3,11 @@
 
 mod rfc7239;
 
+use super::access_log::Asked;
 use super::connection::Origin;
-use super::gate::{Fields, is_host};
+use super::gate::{Fields, Refusal, is_host};
 use crate::app::{ClientInfo, Scheme};
-use crate::config::{ForwardedFields, Settings, Trust};
+use crate::config::{SchemeHeaders, Settings, Trust};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Request, Uri, header};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,6 +47,8 @@ struct Claim {
 pub(super) struct Verdict {
     pub(super) client: ClientInfo,
     is_trusted: bool,
+    /// Its fields say of the scheme now this and now that.
+    is_contradictory: bool,
 }
 
 /// `scheme` is the connection's. `None` where there is nothing to be told but what the connection shows, which is nearly always.
@@ -56,15 +59,19 @@ pub(super) fn judge<B>(
     scheme: Scheme,
     settings: &Settings,
 ) -> Option<Box<Verdict>> {
-    (fields.forwarding || origin.is_secured || !settings.root_path.is_empty()).then(|| {
+    let has_own_fields = !settings.secure_scheme_headers.is_empty();
+    (fields.forwarding || origin.is_secured || has_own_fields || !settings.root_path.is_empty()).then(|| {
         let (uri, headers) = (request.uri(), request.headers());
         let mut client = ClientInfo::of_connection(origin.peer, uri, headers);
         client.scheme = scheme;
         client.root_path.clone_from(&settings.root_path);
+        let mut is_contradictory = false;
         if origin.is_trusted {
-            read(headers, settings.forwarded_fields, &settings.forwarded_allow_ips).tell(&mut client);
+            let mut claim = read(headers, settings);
+            is_contradictory = claim.add_schemes(headers, &settings.secure_scheme_headers).is_err();
+            claim.tell(&mut client);
         }
-        Box::new(Verdict { client, is_trusted: origin.is_trusted })
+        Box::new(Verdict { client, is_trusted: origin.is_trusted, is_contradictory })
     })
 }
 
@@ -74,12 +81,23 @@ impl Verdict {
         self.client.address.map_or_else(|| "-".to_owned(), |address| address.to_string())
     }
 
+    /// As the access log has it, too.
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked { scheme: self.client.scheme, host: self.client.host() }
+    }
+
+    /// # Errors
+    /// Where it cannot be told whether the client came by https. Gunicorn refuses such requests, too.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        if self.is_contradictory { Err(Refusal::SCHEMES) } else { Ok(()) }
+    }
+
     /// Puts the request before the app: who asks, the path below `root_path`, and no field of the kind but those that were
     /// believed. An app that reads one by itself, or a library of it, could not know whose word it is.
-    pub(super) fn apply<B>(self, request: &mut Request<B>, believed: ForwardedFields) {
+    pub(super) fn apply<B>(self, request: &mut Request<B>, settings: &Settings) {
         let headers = request.headers_mut();
         let hidden: Vec<HeaderName> =
-            headers.keys().filter(|name| self.hides(name, believed)).cloned().collect();
+            headers.keys().filter(|name| self.hides(name, settings)).cloned().collect();
         for name in hidden {
             headers.remove(name);
         }
@@ -89,19 +107,39 @@ impl Verdict {
         request.extensions_mut().insert(self.client);
     }
 
-    fn hides(&self, name: &HeaderName, believed: ForwardedFields) -> bool {
+    fn hides(&self, name: &HeaderName, settings: &Settings) -> bool {
+        let is_named = settings.secure_scheme_headers.names(name.as_str());
         if !self.is_trusted {
-            return is_field(name.as_str());
+            return is_named || is_field(name.as_str());
         }
+        let believed = settings.forwarded_fields;
         // What a trusted proxy does not write itself it may pass on as the client sent it.
         (*name == header::FORWARDED && !believed.rfc7239)
             || (*name == FOR && !believed.address)
-            || (*name == PROTO && !believed.scheme)
+            || (*name == PROTO && !believed.scheme && !is_named)
             || (*name == HOST && !believed.host)
     }
 }
 
+/// The fields that tell the scheme do not agree.
+#[derive(Debug, PartialEq, Eq)]
+struct Contradiction;
+
 impl Claim {
+    /// What the fields say that the settings name, each line of them: https with their value, and http with any other.
+    fn add_schemes(&mut self, headers: &HeaderMap, named: &SchemeHeaders) -> Result<(), Contradiction> {
+        for (name, secure) in named.iter() {
+            for value in headers.get_all(name) {
+                let said = Scheme::of_connection(value.as_bytes() == secure.as_bytes());
+                if self.scheme.replace(said).is_some_and(|before| before != said) {
+                    self.scheme = None;
+                    return Err(Contradiction);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn tell(self, client: &mut ClientInfo) {
         client.is_forwarded = self != Claim::default();
         if let Some(hop) = self.hop {
@@ -113,7 +151,9 @@ impl Claim {
     }
 }
 
-fn read(headers: &HeaderMap, believed: ForwardedFields, trust: &Trust) -> Claim {
+/// What the fields of `forwarded_fields` say.
+fn read(headers: &HeaderMap, settings: &Settings) -> Claim {
+    let (believed, trust) = (settings.forwarded_fields, &settings.forwarded_allow_ips);
     if believed.rfc7239 {
         return rfc7239::read(headers, trust);
     }
@@ -122,7 +162,8 @@ fn read(headers: &HeaderMap, believed: ForwardedFields, trust: &Trust) -> Claim 
         let hops = from_last(headers, &FOR).map(|entry| entry.and_then(node));
         claim.hop = client_of(hops, trust).map(|(_, hop)| hop);
     }
-    if believed.scheme {
+    // Where it is named with a value, that is what it is held against.
+    if believed.scheme && !settings.secure_scheme_headers.names(PROTO.as_str()) {
         claim.scheme = from_last(headers, &PROTO).next().flatten().and_then(Scheme::parse);
     }
     if believed.host {

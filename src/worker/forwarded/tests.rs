@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::app::Peer;
+use http::StatusCode;
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
-/// What the app is told over a connection of this peer, and the forwarding fields that it sees.
+/// What the app is told over a connection of this peer, and the fields that it sees besides Host.
 fn told(peer: &str, setting: &str, pairs: Pairs<'_>) -> (String, Vec<String>) {
     let settings = settings(setting);
     let peer = if peer == "unix" { Peer::Unix } else { Peer::Tcp(peer.parse().unwrap()) };
@@ -18,13 +19,16 @@ fn told(peer: &str, setting: &str, pairs: Pairs<'_>) -> (String, Vec<String>) {
     let fields = Fields::of(request.headers());
     let verdict = judge(&request, &fields, &origin, Scheme::Http, &settings);
     if let Some(verdict) = verdict {
-        verdict.apply(&mut request, settings.forwarded_fields);
+        if let Err(refusal) = verdict.check() {
+            return (refusal.status.as_str().to_owned(), Vec::new());
+        }
+        verdict.apply(&mut request, &settings);
     }
     let (parts, ()) = request.into_parts();
     let client = peer.during(|| ClientInfo::of(&parts)).unwrap();
     let address = client.address().map_or("-".to_owned(), |address| address.to_string());
     let port = client.port().map_or(String::new(), |port| format!(" {port}"));
-    let seen = parts.headers.iter().filter(|(name, _)| is_field(name.as_str()));
+    let seen = parts.headers.iter().filter(|(name, _)| *name != header::HOST);
     let seen = seen.map(|(name, _)| name.as_str().to_owned()).collect();
     (format!("{address}{port} {} {}", client.scheme(), client.host().unwrap()), seen)
 }
@@ -115,6 +119,63 @@ fn all_that_forwarded_says_is_of_one_element() {
     for (peer, pairs, wanted) in table {
         assert_eq!(told(peer, RFC, pairs).0, *wanted, "{peer} {pairs:?}");
     }
+}
+
+/// The default of Gunicorn's `secure_scheme_headers`.
+const GUNICORN: &str = "forwarded_fields = ''\nsecure_scheme_headers = { X-FORWARDED-PROTOCOL = 'ssl', \
+                        X-FORWARDED-PROTO = 'https', X-FORWARDED-SSL = 'on' }";
+/// One field more than those of the default.
+const ONE_MORE: &str = "secure_scheme_headers = { Front-End-Https = 'on' }";
+const WITH_RFC: &str = "forwarded_fields = 'forwarded'\nsecure_scheme_headers = { Front-End-Https = 'on' }";
+
+#[test]
+fn fields_that_are_named_with_a_value_tell_the_scheme_if_all_agree() {
+    let (http, https, refused) =
+        ("10.0.0.1 5 http own.example", "10.0.0.1 5 https own.example", StatusCode::BAD_REQUEST.as_str());
+    let (proto, ssl, front) = ("x-forwarded-proto", "x-forwarded-ssl", "front-end-https");
+    let table: &[(&str, Pairs<'_>, &str)] = &[
+        (GUNICORN, &[], http),
+        (GUNICORN, &[(ssl, "on")], https),
+        (GUNICORN, &[(ssl, "off")], http),
+        (GUNICORN, &[(ssl, "On")], http),
+        (GUNICORN, &[(proto, "https"), (ssl, "on"), ("x-forwarded-protocol", "ssl")], https),
+        (GUNICORN, &[(proto, "https"), (ssl, "off")], refused),
+        (GUNICORN, &[(proto, "http"), (ssl, "on")], refused),
+        (GUNICORN, &[(proto, "http"), (ssl, "off")], http),
+        (GUNICORN, &[(ssl, "on"), (ssl, "off")], refused),
+        (GUNICORN, &[(ssl, "on"), (ssl, "on")], https),
+        // As there, a list is another value.
+        (GUNICORN, &[(proto, "https, https")], http),
+        (GUNICORN, &[(ssl, "")], http),
+        (GUNICORN, &[(ssl, "\u{e4}")], http),
+        (ONE_MORE, &[], http),
+        (ONE_MORE, &[(front, "on")], https),
+        (ONE_MORE, &[(proto, "https")], https),
+        (ONE_MORE, &[(proto, "http, https"), (front, "on")], https),
+        (ONE_MORE, &[(proto, "http"), (front, "on")], refused),
+        (ONE_MORE, &[(proto, "https"), (front, "off")], refused),
+        // It says nothing, and so contradicts nobody.
+        (ONE_MORE, &[(proto, "gopher"), (front, "on")], https),
+        (ONE_MORE, &[(ssl, "off"), (front, "on")], https),
+        (WITH_RFC, &[("forwarded", "proto=https"), (front, "on")], "- https own.example"),
+        (WITH_RFC, &[("forwarded", "proto=http"), (front, "on")], refused),
+        (WITH_RFC, &[(proto, "http"), (front, "on")], https),
+    ];
+    for (setting, pairs, wanted) in table {
+        assert_eq!(told("10.0.0.1:5", setting, pairs).0, *wanted, "{setting} {pairs:?}");
+    }
+}
+
+#[test]
+fn a_field_that_is_named_with_a_value_is_kept_from_the_app_where_it_is_not_believed() {
+    let both: Pairs<'_> = &[("front-end-https", "on"), ("x-forwarded-proto", "http")];
+    assert_eq!(told("9.9.9.9:5", ONE_MORE, both), ("9.9.9.9 5 http own.example".to_owned(), vec![]));
+    assert_eq!(told("9.9.9.9:5", "", both).1, ["front-end-https"]);
+    let one: Pairs<'_> = &[("x-forwarded-proto", "https"), ("x-forwarded-for", "1.2.3.4")];
+    assert_eq!(
+        told("10.0.0.1:5", GUNICORN, one),
+        ("10.0.0.1 5 https own.example".to_owned(), vec!["x-forwarded-proto".to_owned()])
+    );
 }
 
 #[test]
