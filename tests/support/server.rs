@@ -93,6 +93,14 @@ impl Server {
         self.wait_matching(text, 1, |line| line.raw.contains(text))
     }
 
+    /// Waits for `count` lines that contain `text`; there must be no more by then. What has just been done for a request
+    /// may be in the log a moment after its answer.
+    #[track_caller]
+    pub fn wait_lines(&self, text: &str, count: usize) {
+        self.wait_matching(&format!("{count} × {text}"), count, |line| line.raw.contains(text));
+        assert_eq!(self.log_with(text).len(), count, "{text}");
+    }
+
     #[track_caller]
     fn wait_matching(&self, what: &str, count: usize, matches: impl Fn(&Line) -> bool) -> Line {
         assert!(count > 0, "waiting for nothing");

@@ -470,7 +470,7 @@ fn the_servers_own_user_may_control_it() {
     outer.args(["--reuid", "54321", "--regid", "54322", "--clear-groups"]).arg(inner.get_program());
     let outcome = finish(outer.args(inner.get_args()).current_dir(server.dir()));
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    assert!(server.log_with("wish received wish=\"scale to=2\" uid=54321").len() == 1);
+    server.wait_lines("wish received wish=\"scale to=2\" uid=54321", 1);
     assert_eq!(ctl(&server, "scale 1 --wait").code, Some(0), "and so may root");
 }
 

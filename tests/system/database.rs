@@ -126,7 +126,7 @@ fn a_wrong_script_ends_the_start_with_exit_code_3() {
     let program = Program::stock().file("setup.sql", "create tabel items (id integer);\n").config(&settings);
     let mut server = program.spawn();
     assert_eq!(server.wait_exit(), End::Code(3));
-    assert!(!server.log_with("tabel").is_empty(), "the log names what is wrong");
+    server.wait_text("tabel");
     assert!(server.workers().is_empty());
 }
 

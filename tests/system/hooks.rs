@@ -34,7 +34,7 @@ fn each_runs_at_its_time() {
     let after = ["pre_request", "pre_request", "draining", "exit"];
     assert_eq!(hooks(&server), [&before[..], &after].concat());
     for answered in ["GET /?a 200", "GET /nothing 404", "GET / 200"] {
-        assert!(!server.log_with(&format!("answered {answered} took=")).is_empty(), "{answered}");
+        server.wait_text(&format!("answered {answered} took="));
     }
 }
 

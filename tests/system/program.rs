@@ -147,7 +147,7 @@ fn one_that_takes_long_to_start_is_late_but_not_killed_for_it() {
     let first = ask(&server, "a").status;
     assert!(first == 504, "{first}");
     eventually(DEADLINE, "it answers", || ask(&server, "b").status == 200);
-    assert_eq!(server.log_with("program started").len(), 1);
+    server.wait_lines("program started", 1);
     assert!(server.log_with("program ended").is_empty());
     assert!(server.log_with("asked b").len() < 4, "those whose callers had gone were not asked");
     server.stop();
@@ -175,7 +175,7 @@ fn whoever_does_not_keep_to_a_line_an_answer_is_replaced() {
         assert_ne!(pid(&ask(&server, "after")), before, "{fault}");
         assert!(!proc::is_alive(before), "{fault}");
         server.wait_text(said);
-        assert_eq!(server.log_with("program ended").len(), count + 1, "{fault}");
+        server.wait_lines("program ended", count + 1);
     }
     // What it says on its standard error stays one line, whatever it is.
     assert_eq!(ask(&server, "colour").status, 200);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-pub(crate) use queue::Place;
+pub(crate) use queue::{Place, Step};
 
 /// The threads of one worker. The last handle to go lets the idle ones end; a running call is never cut short.
 pub(crate) struct Threads {
@@ -57,7 +57,9 @@ impl Threads {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        self.run(None, None, None, |_| (work(), None)).await
+        let mut work = Some(work);
+        let once = move |_| Step::Done(work.take().expect("it is run once")(), None);
+        self.run(None, None, None, once).await
     }
 
     /// A group with so many places.
@@ -66,19 +68,20 @@ impl Threads {
     }
 
     /// Like `call`, when there is a place in the group: `place`, if the caller has one already. `work` is lent it, and gives it
-    /// back unless it is to be kept. A call that is still queued at `deadline` never starts and fails with `PoolTimeout`.
+    /// back unless it is to be kept; it is run again when it says so. A call that is queued at `deadline` does not run any more and
+    /// fails with `PoolTimeout`.
     pub(crate) async fn call_in<T, F>(
         &self,
         group: Group,
         place: Option<Place>,
         deadline: Instant,
-        work: F,
+        mut work: F,
     ) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(Place) -> (T, Option<Place>) + Send + 'static,
+        F: FnMut(Place) -> Step<T> + Send + 'static,
     {
-        let work = |place: Option<Place>| work(place.expect("who is of a group is given a place"));
+        let work = move |place: Option<Place>| work(place.expect("who is of a group is given a place"));
         self.run(Some(group), place, Some(deadline), work).await
     }
 
@@ -91,21 +94,32 @@ impl Threads {
     ) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(Option<Place>) -> (T, Option<Place>) + Send + 'static,
+        F: FnMut(Option<Place>) -> Step<T> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
         let now = Instant::now();
         let (in_flight, id) = (InFlight::current(), RequestId::current());
         let _queued = in_flight.queued();
-        let work = move |place| {
-            let _named = id.as_ref().map(RequestId::enter);
-            in_flight.enter(RequestPhase::Handler);
-            in_flight.during(|| work(place))
-        };
+        let mut call = Some((work, sender));
         let call = Box::new(move |place| {
+            let (mut work, sender) = call.take().expect("it is not run again when it is done");
+            let run = || {
+                let _named = id.as_ref().map(RequestId::enter);
+                in_flight.enter(RequestPhase::Handler);
+                in_flight.during(|| work(place))
+            };
             // A closure that panicked is gone with all it owned: nobody sees it half done.
-            let (outcome, place) = match catch_unwind(AssertUnwindSafe(|| work(place))) {
-                Ok((value, place)) => (Ok(value), place),
+            let (outcome, place) = match catch_unwind(AssertUnwindSafe(run)) {
+                Ok(Step::Done(value, place)) => (Ok(value), place),
+                Ok(Step::Again(place)) if sender.is_closed() => return Step::Done((), Some(place)),
+                Ok(Step::Again(place)) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                    (Err(Error::PoolTimeout), Some(place))
+                }
+                Ok(Step::Again(place)) => {
+                    in_flight.enter(RequestPhase::Queued);
+                    call = Some((work, sender));
+                    return Step::Again(place);
+                }
                 Err(panic) => {
                     log::error!("handler call panicked message={:?}", panic_message(&*panic));
                     (Err(Error::Panicked), None)
@@ -113,15 +127,20 @@ impl Threads {
             };
             // Nobody listens when the caller left or was told that it timed out. Then the result is dropped here,
             // which runs code of the app: a panic in it must not end the thread either.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(sender.send(outcome)))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop((sender.send(outcome), work)))) {
                 log::error!("handler result panicked message={:?}", panic_message(&*panic));
             }
-            place
+            Step::Done((), place)
         });
         let group = group.map(|Group(group)| group);
         let (id, expires) = self.shared.submit(group, place, call, now)?;
         let ticket = Ticket { shared: &self.shared, id, group, expires, is_over: false };
         ticket.wait(receiver, deadline, now).await
+    }
+
+    /// There may be something again for calls of the group that are to run again.
+    pub(crate) fn unpark(&self, group: Group) {
+        self.shared.unpark(group.0);
     }
 
     /// How many calls of the group wait for a place.
@@ -180,11 +199,16 @@ impl Ticket<'_> {
             let now = Instant::now();
             let is_over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
             let may_run_until = match self.shared.stage(self.id, self.group) {
-                Stage::Queued if is_over(deadline) => return Err(Error::PoolTimeout),
+                Stage::Waiting | Stage::Queued if is_over(deadline) => return Err(Error::PoolTimeout),
                 Stage::Queued if is_over(self.expires) => return Err(self.shared.expired()),
                 Stage::Queued => self.run_deadline(now),
+                Stage::Waiting => {
+                    self.expires = None;
+                    queue_deadline = deadline;
+                    self.run_deadline(now)
+                }
                 Stage::Running(since) => {
-                    queue_deadline = None;
+                    queue_deadline = queue_deadline.filter(|at| *at > now);
                     self.run_deadline(since)
                 }
                 Stage::Over => return self.over(receiver.await),

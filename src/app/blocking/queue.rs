@@ -10,8 +10,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// A call as the threads see it: it is given its place, if it has one, and gives it back.
-pub(super) type Call = Box<dyn FnOnce(Option<Place>) -> Option<Place> + Send>;
+/// A call as the threads see it: it is given its place, if it has one, and says what is to become of both.
+pub(super) type Call = Box<dyn FnMut(Option<Place>) -> Step<()> + Send>;
+
+/// What a run of a call came to.
+pub(crate) enum Step<T> {
+    /// It is done. The place, unless it is kept, goes to the next of the group.
+    Done(T, Option<Place>),
+    /// What the place stands for was not to be had. The call runs again, before those that came later, and waits for a place
+    /// once more: this one is parked, as long as others of the group are out.
+    Again(Place),
+}
 
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -54,7 +63,10 @@ struct Running {
 
 /// The calls of a group that have no place yet: none, while there are free ones.
 struct Waiting {
+    places: usize,
     free: usize,
+    /// Places of no use for now. At least one is not parked.
+    parked: usize,
     /// Oldest first; the ids ascend.
     queue: VecDeque<Queued>,
 }
@@ -68,6 +80,9 @@ pub(crate) struct Place {
 
 /// Where a call is.
 pub(super) enum Stage {
+    /// For a place.
+    Waiting,
+    /// For a thread.
     Queued,
     Running(Instant),
     /// Its result is on its way.
@@ -101,6 +116,19 @@ impl State {
         true
     }
 
+    /// Lets a call that has run wait in its turn for a place, and parks this one unless it is the last that is out.
+    fn retry(&mut self, shared: &Arc<Shared>, mut place: Place, call: Queued) {
+        place.shared = None;
+        let waiting = &mut self.groups[place.group];
+        let at = waiting.queue.partition_point(|queued| queued.id < call.id);
+        waiting.queue.insert(at, call);
+        if waiting.places - waiting.free - waiting.parked > 1 {
+            waiting.parked += 1;
+        } else {
+            self.hand_on(shared, place.group);
+        }
+    }
+
     fn find(queue: &VecDeque<Queued>, id: u64) -> Option<usize> {
         queue.binary_search_by_key(&id, |queued| queued.id).ok()
     }
@@ -117,8 +145,20 @@ impl Shared {
 
     pub(super) fn add_group(&self, places: usize) -> usize {
         let mut state = self.lock();
-        state.groups.push(Waiting { free: places, queue: VecDeque::new() });
+        state.groups.push(Waiting { places, free: places, parked: 0, queue: VecDeque::new() });
         state.groups.len() - 1
+    }
+
+    /// What the parked places of a group stand for may be had again.
+    pub(super) fn unpark(self: &Arc<Self>, group: usize) {
+        loop {
+            let mut state = self.lock();
+            let Some(fewer) = state.groups[group].parked.checked_sub(1) else { return };
+            state.groups[group].parked = fewer;
+            if state.hand_on(self, group) {
+                self.call_thread(state);
+            }
+        }
     }
 
     /// How many calls of a group wait for a place.
@@ -211,7 +251,7 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(queued) = state.queue.pop_front() {
-                let Queued { id, deadline, expires, place, call } = queued;
+                let Queued { id, deadline, expires, place, mut call } = queued;
                 let now = Instant::now();
                 if expires.is_some_and(|expires| expires <= now) {
                     // Its caller, who is late himself, hears of it by this.
@@ -223,13 +263,25 @@ impl Shared {
                 }
                 state.running[number] = Some(Running { id, since: now, deadline });
                 drop(state);
-                let place = call(place);
+                let step = call(place);
                 state = self.lock();
-                state.running[number] = None;
+                let ran = state.running[number].take();
                 // Nobody is called for the next of the group: this thread is here, and whoever is called later finds the rest.
-                if let Some(mut place) = place {
-                    place.shared = None;
-                    state.hand_on(self, place.group);
+                match step {
+                    Step::Done((), Some(mut place)) => {
+                        place.shared = None;
+                        state.hand_on(self, place.group);
+                    }
+                    Step::Done((), None) => {}
+                    Step::Again(place) if !state.closed => {
+                        let deadline = ran.and_then(|running| running.deadline);
+                        state.retry(self, place, Queued { id, deadline, expires: None, place: None, call });
+                    }
+                    Step::Again(place) => {
+                        drop(state);
+                        drop((place, call));
+                        state = self.lock();
+                    }
                 }
             } else if state.closed {
                 return;
@@ -260,9 +312,12 @@ impl Shared {
         if let Some(running) = state.running.iter().flatten().find(|running| running.id == id) {
             return Stage::Running(running.since);
         }
-        let in_group = group.map(|group| &state.groups[group].queue);
-        let mut queues = [Some(&state.queue), in_group].into_iter().flatten();
-        if queues.any(|queue| State::find(queue, id).is_some()) { Stage::Queued } else { Stage::Over }
+        let waits = |group: usize| State::find(&state.groups[group].queue, id).is_some();
+        match State::find(&state.queue, id) {
+            Some(_) => Stage::Queued,
+            None if group.is_some_and(waits) => Stage::Waiting,
+            None => Stage::Over,
+        }
     }
 
     /// What its caller is told whose call was thrown away: the worker ends, or it has waited for too long.
@@ -273,6 +328,11 @@ impl Shared {
     pub(super) fn expired(&self) -> Error {
         self.shed.waited.fetch_add(1, Relaxed);
         Error::WaitedTooLong
+    }
+
+    #[cfg(test)]
+    pub(super) fn parked(&self, group: usize) -> usize {
+        self.lock().groups[group].parked
     }
 
     /// How many calls wait for a thread.

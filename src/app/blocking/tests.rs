@@ -2,7 +2,7 @@
 
 use super::*;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use tokio::task::{LocalSet, spawn_local};
 
 /// As long as nothing in these tests takes unless they fail.
@@ -97,7 +97,7 @@ fn to_wait_for_a_place_is_not_to_wait_for_a_thread() {
         let limits = Limits { max_threads: 1, max_queued: 10, max_wait, timeout: LONG };
         let threads = Arc::new(Threads::new(limits, Box::leak(Box::default())));
         let group = threads.group(1);
-        let keep = |place: Place| (place, None);
+        let keep = |place: Place| Step::Done(place, None);
         let place = threads.call_in(group, None, Instant::now() + LONG, keep).await.unwrap();
         let (begin, begun) = mpsc::channel();
         let [first, second] = [0, 1].map(|number| numbered(&threads, group, number, &begin));
@@ -114,11 +114,11 @@ fn to_wait_for_a_place_is_not_to_wait_for_a_thread() {
             async move { threads.call(call).await }
         });
         running.await.unwrap();
-        let late = threads.call_in(group, None, Instant::now() + LONG, |place| ((), Some(place)));
+        let late = threads.call_in(group, None, Instant::now() + LONG, |place| Step::Done((), Some(place)));
         assert!(matches!(late.await, Err(Error::WaitedTooLong)));
         drop(release);
         hold.await.unwrap().unwrap();
-        let again = threads.call_in(group, None, Instant::now() + LONG, |place| (3, Some(place)));
+        let again = threads.call_in(group, None, Instant::now() + LONG, |place| Step::Done(3, Some(place)));
         assert_eq!(again.await.unwrap(), 3);
     });
 }
@@ -137,7 +137,9 @@ fn what_nobody_waits_for_never_starts() {
             tokio::select! { biased; _ = &mut left => panic!(), () = std::future::ready(()) => {} }
         }
         let late = threads
-            .call_in(threads.group(1), None, Instant::now(), move |place| (tell.send("late"), Some(place)))
+            .call_in(threads.group(1), None, Instant::now(), move |place| {
+                Step::Done(tell.send("late"), Some(place))
+            })
             .await;
         assert!(matches!(late, Err(Error::PoolTimeout)));
         drop(release);
@@ -232,7 +234,7 @@ fn numbered(
         let work = move |place| {
             let _ = begun.send(number);
             let _ = released.recv_timeout(LONG);
-            ((), Some(place))
+            Step::Done((), Some(place))
         };
         threads.call_in(group, None, Instant::now() + LONG, work).await
     };
@@ -284,7 +286,7 @@ fn who_leaves_gives_his_place_to_the_next() {
     run(async {
         let threads = Arc::new(threads(1, 10, LONG));
         let group = threads.group(1);
-        let keep = |place: Place| (place, None);
+        let keep = |place: Place| Step::Done(place, None);
         let place = threads.call_in(group, None, Instant::now() + LONG, keep).await.unwrap();
         let (begin, begun) = mpsc::channel();
         let calls = [0, 1, 2].map(|number| numbered(&threads, group, number, &begin));
@@ -301,9 +303,9 @@ fn who_leaves_gives_his_place_to_the_next() {
         second.await.unwrap().unwrap();
         // Who panics, too.
         let panics =
-            threads.call_in(group, None, Instant::now() + LONG, |_| -> ((), _) { panic!("on purpose") });
+            threads.call_in(group, None, Instant::now() + LONG, |_| -> Step<()> { panic!("on purpose") });
         assert!(matches!(panics.await, Err(Error::Panicked)));
-        let again = threads.call_in(group, None, Instant::now() + LONG, |place| (7, Some(place)));
+        let again = threads.call_in(group, None, Instant::now() + LONG, |place| Step::Done(7, Some(place)));
         assert_eq!(again.await.unwrap(), 7);
     });
 }
@@ -317,7 +319,7 @@ fn a_group_has_a_queue_with_an_end_and_a_wait_with_one() {
         let first = numbered(&threads, group, 0, &begin);
         let second = numbered(&threads, group, 1, &begin);
         tokio::task::yield_now().await;
-        let call = |deadline| threads.call_in(group, None, deadline, |place| ((), Some(place)));
+        let call = |deadline| threads.call_in(group, None, deadline, |place| Step::Done((), Some(place)));
         assert!(matches!(call(Instant::now() + LONG).await, Err(Error::QueueFull)));
         second.1.abort();
         tokio::task::yield_now().await;
@@ -347,5 +349,66 @@ fn who_waited_for_a_place_goes_before_who_came_later() {
         first.1.await.unwrap().unwrap();
         second.1.await.unwrap().unwrap();
         later.await.unwrap().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn who_runs_again_goes_first_and_one_place_is_left_to_try() {
+    run(async {
+        let threads = Arc::new(threads(4, 10, LONG));
+        let group = threads.group(3);
+        let stock = Arc::new(Mutex::new(0));
+        let (begin, begun) = mpsc::channel();
+        // Each takes from the stock, or tries again.
+        let buyer = |number: u32| {
+            let (threads, stock, begin) = (Arc::clone(&threads), Arc::clone(&stock), begin.clone());
+            spawn_local(async move {
+                let buy = move |place| match stock.lock().unwrap() {
+                    mut left if *left > 0 => {
+                        *left -= 1;
+                        begin.send(number).unwrap();
+                        Step::Done((), Some(place))
+                    }
+                    _ => Step::Again(place),
+                };
+                threads.call_in(group, None, Instant::now() + LONG, buy).await
+            })
+        };
+        let buyers: Vec<_> = (0..6).map(buyer).collect();
+        tokio::task::yield_now().await; // they submit
+        while threads.shared.parked(group.0) < 2 {
+            std::thread::yield_now();
+        }
+        for number in 0..3 {
+            *stock.lock().unwrap() += 1;
+            assert_eq!(begun.recv_timeout(LONG), Ok(number));
+        }
+        threads.unpark(group);
+        *stock.lock().unwrap() += 2;
+        let mut others = [(); 2].map(|()| begun.recv_timeout(LONG).unwrap());
+        others.sort();
+        // One that nobody waits for does not try again.
+        let left = (3..6).find(|number| !others.contains(number)).unwrap();
+        buyers[left as usize].abort();
+        tokio::task::yield_now().await;
+        while threads.waiting(group) > 0 || threads.longest_call().is_some() {}
+        *stock.lock().unwrap() += 1;
+        let last = threads.call_in(group, None, Instant::now() + LONG, |place| Step::Done(9, Some(place)));
+        assert_eq!((last.await.unwrap(), *stock.lock().unwrap()), (9, 1));
+    });
+}
+
+#[test]
+fn who_runs_again_still_has_a_deadline() {
+    run(async {
+        let threads = threads(1, 10, LONG);
+        let group = threads.group(1);
+        let again = threads.call_in(group, None, Instant::now() + Duration::from_millis(30), |place| {
+            std::thread::sleep(Duration::from_millis(1)); // as one who looks around
+            Step::<()>::Again(place)
+        });
+        assert!(matches!(again.await, Err(Error::PoolTimeout)));
+        let next = threads.call_in(group, None, Instant::now() + LONG, |place| Step::Done(3, Some(place)));
+        assert_eq!(next.await.unwrap(), 3);
     });
 }

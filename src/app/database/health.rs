@@ -4,6 +4,7 @@
 use super::TransactionOptions;
 use super::pool::RETRY_WAIT;
 use crate::app::Error;
+use crate::app::blocking::{Group, Threads};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -133,6 +134,9 @@ impl Health {
 pub(super) struct Manager<C> {
     pub(super) connect: Connect<C>,
     pub(super) health: Arc<Health>,
+    /// The calls that wait for a connection.
+    pub(super) threads: Arc<Threads>,
+    pub(super) calls: Group,
 }
 
 /// A session in the pool.
@@ -193,6 +197,7 @@ impl<C: Session> r2d2::ManageConnection for Manager<C> {
             Ok(session) => {
                 // r2d2 hands the connection out a moment later: who is woken now waits for it there.
                 self.health.connected();
+                self.threads.unpark(self.calls);
                 let (now, cancel) = (Instant::now(), session.canceller());
                 Ok(Pooled { session, spent: false, losses, idle_since: now, made: now, cancel })
             }

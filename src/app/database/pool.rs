@@ -3,9 +3,10 @@
 //!
 //! A caller first waits for one of `pool_size` places. So a connection is free for it, or may be made, and a handler
 //! thread is never spent on waiting for another caller. Nor is it spent on waiting for a dead database: a thread
-//! looks for a connection, asks for one if there is none, and gives up after `HAND_OVER_WAIT`; then the caller keeps
-//! his place and waits for news from `Health`. While the last attempt to connect has failed and no connection is left, callers
-//! are refused at once. r2d2 goes on trying, at the latest every `RETRY_WAIT`, so that the database's return is
+//! looks for a connection, asks for one if there is none, and gives up after `HAND_OVER_WAIT`. When others are in use, which may
+//! be all that the budget has, the caller is the first to have the next that comes back, and his place is of no use until there
+//! is one more; without it, who came later would be served instead. When there is none, the caller keeps his place and waits for
+//! news from `Health`. While the last attempt to connect has failed and no connection is left, callers are refused at once. r2d2 goes on trying, at the latest every `RETRY_WAIT`, so that the database's return is
 //! noticed without anybody asking.
 
 use super::budget::Budget;
@@ -13,7 +14,7 @@ use super::checkout::{Checkout, Checkouts};
 use super::health::{Connect, Goodbye, Health, Manager, Pooled, Session, say_goodbye};
 use super::transaction::{TransactionOptions, in_transaction};
 use crate::app::Error;
-use crate::app::blocking::{Group, Place, Threads};
+use crate::app::blocking::{Group, Place, Step, Threads};
 use crate::config::DatabaseSettings;
 use crate::scoreboard::{InFlight, Phase, RequestPhase, Seat};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
@@ -88,6 +89,7 @@ impl<C: Session> Pool<C> {
     ) -> Pool<C> {
         let health = Arc::new(Health::new());
         let pool_size = settings.pool_size.max(1);
+        let calls = threads.group(pool_size);
         let scheduler = scheduled_thread_pool::ScheduledThreadPool::builder()
             .num_threads(1)
             .thread_name_pattern("connect-{}")
@@ -105,11 +107,16 @@ impl<C: Session> Pool<C> {
             .error_handler(Box::new(r2d2::NopErrorHandler)) // `Health` logs it
             .connection_customizer(Box::new(Goodbye))
             .thread_pool(Arc::new(scheduler))
-            .build_unchecked(Manager { connect, health: Arc::clone(&health) });
+            .build_unchecked(Manager {
+                connect,
+                health: Arc::clone(&health),
+                threads: Arc::clone(&threads),
+                calls,
+            });
         let inner = Inner {
             connections: Mutex::new(Some(connections)),
             health,
-            calls: threads.group(pool_size),
+            calls,
             threads,
             timeouts: AtomicU64::new(0),
             timeout: settings.pool_timeout,
@@ -183,6 +190,9 @@ impl<C: Session> Pool<C> {
         inner.yield_idle(seat.phase() == Phase::Draining);
         let state = inner.connections.lock().expect(UNPOISONED).as_ref().map(r2d2::Pool::state);
         let (connections, idle) = state.map_or((0, 0), |state| (state.connections, state.idle_connections));
+        if idle > 0 {
+            inner.threads.unpark(inner.calls);
+        }
         seat.pool_connections.store(connections, Relaxed);
         seat.pool_idle.store(idle, Relaxed);
         seat.pool_waiting.store(inner.threads.waiting(inner.calls) as u32, Relaxed);
@@ -216,13 +226,17 @@ impl<C: Session> Pool<C> {
             let connections = inner.refuse_if_down()?;
             let (health, rules) = (Arc::clone(&inner.health), Arc::clone(&inner.rules));
             let (call, seat) = (waiting.checkout(), inner.seat);
+            let mut once = Some(work);
             let attempt = move |place| match check_out(&connections, &health, deadline) {
                 Some(connection) => {
                     seat.pool_waits.record(begin.elapsed());
                     in_flight.enter(RequestPhase::Database);
-                    (Attempt::Done(serve(connection, &health, &rules, &call, work)), Some(place))
+                    let work = once.take().expect(ONCE);
+                    Step::Done(Attempt::Done(serve(connection, &health, &rules, &call, work)), Some(place))
                 }
-                None => (Attempt::NoConnection(work, place), None),
+                // They are in use, and who uses one will be done with it.
+                None if connections.state().connections > 0 => Step::Again(place),
+                None => Step::Done(Attempt::NoConnection(once.take().expect(ONCE), place), None),
             };
             let attempt = inner.threads.call_in(inner.calls, place.take(), deadline, attempt).await;
             match attempt.map_err(|error| inner.judge(error))? {
@@ -239,6 +253,12 @@ impl<C: Session> Pool<C> {
                 }
             }
         }
+    }
+
+    /// How many callers wait for their turn.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.inner.threads.waiting(self.inner.calls)
     }
 
     /// A pool of just this session.
@@ -274,6 +294,7 @@ enum Attempt<T, F> {
     NoConnection(F, Place),
 }
 
+const ONCE: &str = "what was done is not run again";
 const UNPOISONED: &str = "nothing that can panic runs under this lock";
 
 impl<C: Session> Inner<C> {

@@ -13,6 +13,7 @@ use crate::scoreboard::Board;
 use std::sync::{Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
 use support::Cluster;
+use tokio::task::{LocalSet, spawn_local};
 
 /// As long as nothing in these tests takes unless they fail.
 const LONG: Duration = Duration::from_secs(10);
@@ -524,6 +525,52 @@ fn an_exhausted_pool_refuses_in_time() {
         assert!(holder.await.unwrap().unwrap());
         pool.run(|_| Ok(())).await.unwrap();
     });
+}
+
+#[test]
+fn who_waits_while_the_budget_is_in_use_goes_before_who_comes_later() {
+    let cluster = cluster();
+    let mut settings = settings(DatabaseUrl::Postgres(cluster.url()));
+    settings.database.pool_size = 4;
+    settings.database.max_connections = 2; // one of them is set aside
+    run(LocalSet::new().run_until(async {
+        let pool = worker(settings).postgres();
+        let (release, released) = mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let holds = move |_: &mut PostgresSession| {
+            let _ = begin.send(());
+            Ok(released.recv_timeout(LONG))
+        };
+        let holder = spawn_local({
+            let pool = pool.clone();
+            async move { pool.run(holds).await }
+        });
+        begun.await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let callers: Vec<_> = (0..12)
+            .map(|number| {
+                let (pool, order) = (pool.clone(), Arc::clone(&order));
+                spawn_local(async move {
+                    let note = move |_: &mut PostgresSession| {
+                        order.lock().unwrap().push(number);
+                        Ok(())
+                    };
+                    pool.run(note).await.unwrap();
+                })
+            })
+            .collect();
+        let begin = Instant::now();
+        while pool.waiting() < callers.len() {
+            assert!(begin.elapsed() < LONG / 2, "{} wait", pool.waiting());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(release);
+        assert!(holder.await.unwrap().unwrap().is_err());
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), Vec::from_iter(0..12));
+    }));
 }
 
 #[test]
