@@ -1,11 +1,12 @@
 //! The figures of the last 15 minutes: what is kept of each moment, and how they are told. Counters are told as they stand, so whoever asks
 //! makes rates of them as he likes. Not here: where they are kept.
 
+use super::health::SILENT;
 use super::metrics;
 use crate::scoreboard::{Board, HISTORY_EVERY, HISTORY_KEPT, HISTORY_WIDTH, Phase, Reason, Seat, now_millis};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
 
 const SCHEMA: u32 = 1;
@@ -18,7 +19,7 @@ pub(super) async fn keep(board: Board) {
     loop {
         let now = now_millis();
         if let Some(sum) = metrics::sum(&board) {
-            let figures = figures(board, &sum);
+            let figures = figures(board, &sum, now);
             let mut row = [0; HISTORY_WIDTH];
             row.iter_mut().zip(figures).for_each(|(place, (_, figure))| *place = figure);
             board.history.keep(now, &row);
@@ -32,7 +33,7 @@ pub(super) async fn keep(board: Board) {
 /// What is known after `since`, an `at` of a row that was told before.
 pub(super) fn tell(board: Board, since: u64, now: u64) -> Option<Value> {
     let sum = metrics::sum(&board)?;
-    let names: Vec<String> = figures(board, &sum).into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = figures(board, &sum, now).into_iter().map(|(name, _)| name).collect();
     let width = names.len();
     let rows = board.history.after(since, now).into_iter();
     let rows: Vec<Vec<u64>> = rows.map(|(at, row)| [&[at], &row[..width]].concat()).collect();
@@ -41,6 +42,7 @@ pub(super) fn tell(board: Board, since: u64, now: u64) -> Option<Value> {
     Some(json!({
         "schema": SCHEMA,
         "now": now,
+        "clock": clock(),
         "every_ms": HISTORY_EVERY.as_millis() as u64,
         "kept_ms": HISTORY_KEPT.as_millis() as u64,
         "latency_bounds": metrics::latency_bounds(&sum.tally),
@@ -55,8 +57,13 @@ pub(super) fn since(query: Option<&str>) -> u64 {
     parameters.filter_map(|parameter| parameter.strip_prefix("since=")?.parse().ok()).next().unwrap_or(0)
 }
 
+/// The same moment as `now`, on the clock that people have: milliseconds since 1970.
+fn clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 /// All figures of this moment with their names, always in this order.
-fn figures(board: Board, sum: &Seat) -> Vec<(String, u64)> {
+fn figures(board: Board, sum: &Seat, now: u64) -> Vec<(String, u64)> {
     let mut figures = Vec::with_capacity(HISTORY_WIDTH);
     let mut add = |name: String, figure: u64| figures.push((name, figure));
     for (class, count) in metrics::CLASSES.into_iter().zip(sum.tally.answers()) {
@@ -80,7 +87,8 @@ fn figures(board: Board, sum: &Seat) -> Vec<(String, u64)> {
         add(name.to_owned(), seats().map(|seat| u64::from(of(seat).load(Relaxed))).sum());
     }
     add("in_flight".to_owned(), seats().map(|seat| u64::from(seat.in_flight.count())).sum());
-    let serves = |seat: &&Seat| matches!(seat.phase(), Phase::Serving | Phase::Retiring);
+    let serves =
+        |seat: &&Seat| matches!(seat.phase(), Phase::Serving | Phase::Retiring) && seat.silence(now) < SILENT;
     add("workers_serving".to_owned(), seats().filter(serves).count() as u64);
     add("workers_wanted".to_owned(), board.standing().workers_wanted.into());
     let (adopted, refused) = board.reload_counts();
@@ -100,7 +108,7 @@ mod tests {
     fn every_figure_has_its_place_and_a_name_of_its_own() {
         let board = Board::stub(2);
         board.take_seat(0).tally.answered(2, 700, 10);
-        let figures = figures(board, &board.sum().unwrap());
+        let figures = figures(board, &board.sum().unwrap(), 0);
         assert!(figures.len() <= HISTORY_WIDTH, "{} figures have no room", figures.len());
         let mut names: Vec<&String> = figures.iter().map(|(name, _)| name).collect();
         names.sort();
@@ -111,6 +119,21 @@ mod tests {
             [figure("2xx"), figure("latency_0"), figure("latency_1"), figure("latency_14")],
             [1, 0, 1, 1]
         );
+    }
+
+    #[test]
+    fn who_hangs_does_not_serve() {
+        let board = Board::stub(2);
+        for (slot, beat) in [(0, 10_000), (1, 13_000)] {
+            let seat = board.take_seat(slot);
+            seat.set_phase(Phase::Serving);
+            seat.beat_at.store(beat, Relaxed);
+        }
+        let serving = |now| {
+            let figures = figures(board, &board.sum().unwrap(), now);
+            figures.iter().find(|(name, _)| name == "workers_serving").unwrap().1
+        };
+        assert_eq!((serving(11_999), serving(13_000), serving(15_000)), (2, 1, 0));
     }
 
     #[test]

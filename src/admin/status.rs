@@ -27,6 +27,7 @@ pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
             "generation": standing.generation,
             "workers_wanted": standing.workers_wanted,
             "is_leaving": board.is_leaving() || standing.is_stopping,
+            "is_reloading": standing.is_reloading,
             "reloads": reloads,
             // The master wrote it. Its quotes, which the board gives out escaped, harm nobody here.
             "last_reload": last_reload.replace("\\x22", "\""),

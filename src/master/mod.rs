@@ -397,6 +397,7 @@ impl<'a> Master<'a> {
             generation: self.current.0,
             workers_wanted: self.arbiter.wanted(),
             is_stopping: self.is_stopping,
+            is_reloading: self.trial.is_some(),
             started: self.started,
             said: now_millis(),
         });

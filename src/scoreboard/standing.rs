@@ -76,6 +76,7 @@ pub(super) struct Head {
     generation: AtomicU64,
     workers_wanted: AtomicU32,
     stopping: AtomicU32,
+    reloading: AtomicU32,
     started: AtomicU64,
     beat: AtomicU64,
 }
@@ -86,6 +87,8 @@ pub(crate) struct Standing {
     pub(crate) generation: u64,
     pub(crate) workers_wanted: u32,
     pub(crate) is_stopping: bool,
+    /// New settings are on trial.
+    pub(crate) is_reloading: bool,
     /// When the server started and when this was said, on the clock of `now_millis`.
     pub(crate) started: u64,
     pub(crate) said: u64,
@@ -96,6 +99,7 @@ impl Head {
         self.generation.store(standing.generation, Relaxed);
         self.workers_wanted.store(standing.workers_wanted, Relaxed);
         self.stopping.store(u32::from(standing.is_stopping), Relaxed);
+        self.reloading.store(u32::from(standing.is_reloading), Relaxed);
         self.started.store(standing.started, Relaxed);
         self.beat.store(standing.said, Relaxed);
     }
@@ -105,6 +109,7 @@ impl Head {
             generation: self.generation.load(Relaxed),
             workers_wanted: self.workers_wanted.load(Relaxed),
             is_stopping: self.stopping.load(Relaxed) != 0,
+            is_reloading: self.reloading.load(Relaxed) != 0,
             started: self.started.load(Relaxed),
             said: self.beat.load(Relaxed),
         }

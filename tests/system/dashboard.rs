@@ -2,9 +2,14 @@
 //! Not here: the figures themselves (metrics.rs).
 
 use crate::support::{Connection, DEADLINE, Program, Said, Server, Target, eventually};
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL};
+use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
 fn start() -> Server {
     let program = Program::probe().config("workers = 2\nproc_name = 'shop'\n").expect_workers(2);
@@ -33,21 +38,43 @@ impl History {
 
     #[track_caller]
     fn last(&self, column: &str) -> u64 {
-        let columns = self.told["columns"].as_array().unwrap();
-        let at = columns.iter().position(|name| name == column).unwrap_or_else(|| panic!("no {column}"));
+        let at = self.column(column);
         self.rows().last().map_or(0, |row| row[at].as_u64().unwrap())
+    }
+
+    #[track_caller]
+    fn column(&self, column: &str) -> usize {
+        let columns = self.told["columns"].as_array().unwrap();
+        columns.iter().position(|name| name == column).unwrap_or_else(|| panic!("no {column}"))
+    }
+
+    /// The times of day, a little earlier and a little later, of the first row in which this column is not 0.
+    fn times(&self, column: &str) -> [String; 2] {
+        let at = self.column(column);
+        let first = self.rows().iter().find(|row| row[at] != 0).expect("it was counted")[0].as_u64().unwrap();
+        let [clock, now] = ["clock", "now"].map(|name| self.told[name].as_u64().unwrap());
+        [-50, 50].map(|some| {
+            let seconds = (clock - now + first).saturating_add_signed(some) / 1000;
+            format!("{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+        })
     }
 }
 
 /// The page as a browser has it after the time that its clock ran on, which costs less than that in truth.
 fn browse(server: &Server, width: u32) -> String {
-    let folder = tempfile::tempdir().unwrap();
     let Target::Tcp(addr) = server.admin_target() else { panic!("it listens on TCP") };
+    browse_at(addr, width, 5000)
+}
+
+fn browse_at(addr: SocketAddr, width: u32, milliseconds: u32) -> String {
+    let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new("chromium");
     command
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--virtual-time-budget=5000", "--dump-dom"])
+        .args(["--dump-dom"])
+        .arg(format!("--virtual-time-budget={milliseconds}"))
+        .env("TZ", "UTC")
         .arg(format!("--window-size={width},900"))
         .arg(format!("--user-data-dir={}", folder.path().display()))
         .arg(format!("http://{addr}/"))
@@ -112,11 +139,97 @@ fn the_dashboard_shows_workers_charts_reloads_deaths_and_settings() {
         ],
     );
     assert!(page.contains("role=\"alert\" hidden"), "all was answered: {page}");
+    // By the server's clock, however the browser's goes.
+    let times = History::of(&server).times("ended_killed");
+    assert!(
+        times.iter().any(|time| page.contains(&format!(" {time} worker died: killed"))),
+        "{times:?}: {page}"
+    );
+    // So near to each other that one would hide the other.
+    let [death, refused] = ["<tspan class=\"m-death\">×</tspan>", "<tspan class=\"m-refused\">R</tspan>"];
+    let beside = [[death, refused].concat(), [refused, death].concat()];
+    assert!(beside.iter().any(|signs| page.contains(&format!("{signs}</text>"))), "{page}");
+    // It has no database.
+    shows(&page, &["Database pool, last 15 minutes; now in use –, open –, waiting –"]);
     let narrow = browse(&server, 400);
     shows(&narrow, &["data-of=\"connections\"", ">serving</span>"]);
     // Or the drain would wait for it.
     drop(slow);
     server.stop();
+}
+
+#[test]
+fn the_dashboard_shows_who_hangs_and_what_is_on_trial() {
+    let program = Program::example("misuse").config("workers = 2\ntimeout = '5m'\n").expect_workers(2);
+    let preload = program.variable("MISUSE", "preload").file("value", "one");
+    let mut server = preload.args("--admin-bind 127.0.0.1:0").start();
+    let told = server.ask_admin("/status").json();
+    let hung = told["workers"][0]["pid"].as_i64().unwrap() as i32;
+    server.signal_to(hung, SIGSTOP);
+    eventually(DEADLINE, "it is seen", || History::of(&server).last("workers_serving") == 1);
+    shows(
+        &browse(&server, 1280),
+        &[">1 of 2 serve</span>", "<b>1 of 2</b><span>workers serve", "serving, silent for "],
+    );
+    server.signal_to(hung, SIGCONT);
+    let is_on_trial = |wanted: bool| {
+        eventually(DEADLINE, "the master says it", || {
+            server.ask_admin("/status").json()["server"]["is_reloading"] == wanted
+        });
+    };
+    is_on_trial(false);
+    std::fs::write(server.dir().join("hang"), "").unwrap();
+    server.signal(SIGHUP);
+    is_on_trial(true);
+    shows(&browse(&server, 1280), &[", generation 2 on trial</p>", "A reload is on trial; "]);
+    server.stop();
+}
+
+/// Each answer is given once; then there is none.
+fn answer_once(stream: TcpStream, answers: &Mutex<Vec<(&str, &str, String)>>) {
+    let mut reader = BufReader::new(&stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let mut answers = answers.lock().unwrap();
+    let asked = |(path, ..): &(&str, &str, String)| head.starts_with(&format!("GET {path}"));
+    let Some(at) = answers.iter().position(asked) else { return };
+    let (_, kind, body) = answers.remove(at);
+    let length = body.len();
+    let fields = format!("content-type: {kind}\r\ncontent-length: {length}\r\nconnection: close");
+    let _ = write!(&stream, "HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}");
+}
+
+#[test]
+fn a_page_that_gets_no_answer_does_not_go_on_saying_that_all_is_well() {
+    let mut server = start();
+    eventually(DEADLINE, "the first row is kept", || !History::of(&server).rows().is_empty());
+    let (html, json) = ("text/html; charset=utf-8", "application/json");
+    let told = [("/ ", html, "/"), ("/history", json, "/history"), ("/status ", json, "/status")];
+    let answers = told.map(|(path, kind, ask)| (path, kind, server.ask_admin(ask).text()));
+    server.stop();
+    let answers = Mutex::new(Vec::from(answers));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let is_over = AtomicBool::new(false);
+    let page = thread::scope(|scope| {
+        scope.spawn(|| {
+            while let Ok((stream, _)) = listener.accept()
+                && !is_over.load(Relaxed)
+            {
+                scope.spawn(|| answer_once(stream, &answers));
+            }
+        });
+        let page = scope.spawn(|| browse_at(addr, 1280, 15_000)).join();
+        is_over.store(true, Relaxed);
+        let _ = TcpStream::connect(addr);
+        page
+    });
+    let page = page.unwrap();
+    shows(&page, &["No answer from the server", "class=\"badge bad\" role=\"status\">no answer</span>"]);
 }
 
 #[test]

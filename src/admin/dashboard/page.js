@@ -37,7 +37,8 @@
   const count = (value) => Math.round(value).toLocaleString("en");
   function duration(seconds) {
     if (seconds === null || seconds === undefined) return "–";
-    if (seconds < 0.001) return number(seconds * 1e6) + " µs";
+    if (seconds > 0 && seconds < 0.001) return number(seconds * 1e6) + " µs";
+    if (seconds === 0) return "0 s";
     if (seconds < 1) return number(seconds * 1000) + " ms";
     if (seconds < 60) return number(seconds) + " s";
     const whole = Math.floor(seconds);
@@ -51,6 +52,7 @@
     while (value >= 1024 && unit < 4) { value /= 1024; unit += 1; }
     return number(value) + " " + units[unit];
   }
+  const pieces = (value) => value === null ? "–" : count(value);
   const percent = (value) => value === null ? "–" : number(value * 100) + " %";
   const rate = (value) => value === null ? "–" : number(value) + "/s";
   const latency = (value) => value === null ? "–" : value === Infinity ? "> " + duration(bounds[bounds.length - 1]) : duration(value);
@@ -107,6 +109,8 @@
   }
   function read() {
     points = rows.map((_, index) => point(index));
+    // Where there never was a connection, zeros would look like an idle pool.
+    if (points.every((one) => !one.open && !one.waiting)) points.forEach((one) => { one.used = one.open = one.waiting = null; });
     if (points.length) for (const name of ["requests", "client", "server", "none"]) points[0][name] = null;
     marks = [];
     for (let index = 1; index < rows.length; index += 1) {
@@ -132,8 +136,8 @@
     { title: "Latency", unit: latency, decades: true, series: [["p50", "median", "s1"], ["p95", "95 %", "s2"], ["p99", "99 %", "s3"]] },
     { title: "Errors", unit: rate, series: [["client", "4xx", "s3"], ["server", "5xx", "s4"], ["none", "client left", "s2"]] },
     { title: "Cache hits", unit: percent, most: 1, series: [["hits", "of look-ups", "s1"]] },
-    { title: "Database pool", unit: count, series: [["used", "in use", "s1"], ["open", "open", "s2"], ["waiting", "waiting", "s4"]] },
-    { title: "At work", unit: count, series: [["flight", "requests", "s1"], ["serving", "workers", "s2"], ["clients", "connections", "s3"]] },
+    { title: "Database pool", unit: pieces, whole: true, series: [["used", "in use", "s1"], ["open", "open", "s2"], ["waiting", "waiting", "s4"]] },
+    { title: "At work", unit: pieces, whole: true, series: [["flight", "requests", "s1"], ["serving", "workers", "s2"], ["clients", "connections", "s3"]] },
   ];
   // The shortest time that the latency chart has room for.
   const LEAST = 0.0001;
@@ -181,9 +185,10 @@
     const values = points.flatMap((one) => chart.series.map(([name]) => one[name])).filter((value) => Number.isFinite(value));
     const most = Math.max(0, ...values);
     if (chart.decades) return most <= LEAST * 10 ? LEAST * 10 : 10 ** Math.ceil(Math.log10(most) - 1e-9);
-    if (!most) return 1;
+    if (!most) return chart.whole ? 2 : 1;
     const power = 10 ** Math.floor(Math.log10(most));
-    return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= most * 0.999);
+    // Half of it stands on the axis, too.
+    return (chart.whole ? [2, 4, 6, 10, 20] : [1, 2, 2.5, 5, 10]).map((step) => step * power).find((step) => step >= most * 0.999);
   }
   function paintOne(chart) {
     chart.width = chart.svg.clientWidth || 360;
@@ -206,13 +211,24 @@
     // Those that matter lie above.
     const leaves = (mark) => mark.kind === "leave";
     for (const mark of [...marks.filter(leaves), ...marks.filter((mark) => !leaves(mark))]) {
-      const when = x(chart, mark.at).toFixed(1);
+      const when = x(chart, mark.at).toFixed(0);
       if (drawn.has(mark.kind + when)) continue;
       drawn.add(mark.kind + when);
       const line = draw("line", { class: "m-" + mark.kind, x1: when, x2: when, y1: TOP, y2: HEIGHT - BOTTOM });
       line.append(draw("title", {}, `${clock(mark.at)} ${mark.what}`));
       parts.push(line);
-      if (!leaves(mark)) parts.push(draw("text", { class: "m-" + mark.kind, x: when, y: TOP - 4, "text-anchor": "middle" }, SIGNS[mark.kind]));
+    }
+    // Signs that would lie upon each other stand side by side, each once.
+    const signs = [];
+    for (const mark of marks.filter((mark) => !leaves(mark))) {
+      const when = x(chart, mark.at), last = signs[signs.length - 1];
+      if (!last || when - last.when > 12 + 6 * last.kinds.size) signs.push({ when, kinds: new Set([mark.kind]) });
+      else last.kinds.add(mark.kind);
+    }
+    for (const { when, kinds } of signs) {
+      const text = draw("text", { x: when.toFixed(0), y: TOP - 4, "text-anchor": "middle" });
+      text.append(...[...kinds].map((kind) => draw("tspan", { class: "m-" + kind }, SIGNS[kind])));
+      parts.push(text);
     }
     for (const [name, , look] of chart.series) {
       let path = "", open = false, lone = null;
@@ -296,7 +312,10 @@
       make("span", { class: "mark " + mark.kind, "aria-hidden": "true" }, SIGNS[mark.kind]), ` ${clock(mark.at)} ${mark.what}`));
     put(at("marks"), ...(items.length ? items : [make("li", { class: "none" }, "none in the last 15 minutes")]));
     const last = status && status.server.last_reload;
-    at("reload").textContent = last ? `The last reload: ${last.replaceAll("\\x22", "'")}` : "";
+    const before = last ? `The last reload: ${last.replaceAll("\\x22", "'")}` : "";
+    const starting = status ? status.workers.filter((one) => one.generation > status.server.generation) : [];
+    const since = starting.length ? ` w${starting[0].slot} has been starting for ${duration(starting[0].uptime_seconds)}.` : "";
+    at("reload").textContent = status && status.server.is_reloading ? `A reload is on trial; the old settings serve until a worker with the new ones does.${since}` : before;
   }
   function showNamed(id, heads, all, none) {
     const lines = all.map((one) => heads.map(([name, , of]) => of ? of(one) : String(one[name])));
@@ -332,6 +351,7 @@
   }
   function showOwn() {
     if (!status) return;
+    at("own-tools").hidden = !(status.app_metrics || []).length;
     const wanted = at("find-own").value.toLowerCase();
     const all = (status.app_metrics || []).filter((one) => `${one.name} ${Object.entries(one.labels).flat().join(" ")} ${one.help}`.toLowerCase().includes(wanted));
     const lines = all.slice(0, OWN_SHOWN).map(own);
@@ -359,7 +379,7 @@
       };
       const near = marks.filter((mark) => mark.at <= end && mark.at > end - 60000).map((mark) => mark.what).join("; ");
       lines.push([clock(last.at), rate(mean("requests")), latency(last.p50), latency(last.p95), latency(last.p99), rate(mean("client")),
-        rate(mean("server")), percent(mean("hits")), count(mean("used")), near]);
+        rate(mean("server")), percent(mean("hits")), pieces(mean("used")), near]);
     }
     table(at("minutes"), "By minute", [["until"], ["requests", "n"], ["median", "n"], ["95 %", "n"], ["99 %", "n"], ["4xx", "n"], ["5xx", "n"],
       ["cache hits", "n"], ["pool in use", "n"], ["events"]], lines, "nothing yet");
@@ -368,9 +388,14 @@
     const now = points[points.length - 1];
     if (!now) return;
     const tiles = [[rate(now.requests), "requests"], [latency(now.p50), "median"], [latency(now.p99), "99 % within"],
-      [rate(now.server), "5xx"], [percent(now.hits), "cache hits"], [`${count(now.used)} of ${count(now.open)}`, "pool in use"],
+      [rate(now.server), "5xx"], [percent(now.hits), "cache hits"], [now.open === null ? "–" : `${count(now.used)} of ${count(now.open)}`, "pool in use"],
       [`${count(now.serving)} of ${count(now.wanted)}`, "workers serve"]];
     put(at("tiles"), ...tiles.map(([value, name]) => make("li", {}, make("b", {}, value), make("span", {}, name))));
+  }
+  function badge(look, word) {
+    const badge = at("health");
+    badge.className = "badge " + look;
+    if (badge.textContent !== word) badge.textContent = word;
   }
   function showServer() {
     const { server, settings } = status;
@@ -380,10 +405,9 @@
     const serving = status.workers.filter((one) => one.state === "serving" && one.silent_seconds < 2).length;
     const [look, word] = server.is_leaving ? ["warn", "stopping"] : server.master_silent_seconds >= 2 ? ["bad", "the master is silent"]
       : serving === 0 ? ["bad", "nobody serves"] : serving < server.workers_wanted ? ["warn", `${serving} of ${server.workers_wanted} serve`] : ["good", "serving"];
-    const badge = at("health");
-    badge.className = "badge " + look;
-    if (badge.textContent !== word) badge.textContent = word;
-    at("about").textContent = `Ferricorn ${server.version}, master ${server.master_pid}, up for ${duration(server.uptime_seconds)}, generation ${server.generation}`;
+    badge(look, word);
+    at("about").textContent = `Ferricorn ${server.version}, master ${server.master_pid}, up for ${duration(server.uptime_seconds)}, generation ${server.generation}` +
+      (server.is_reloading ? `, generation ${server.generation + 1} on trial` : "");
   }
   function show() {
     read();
@@ -417,7 +441,8 @@
       const [history, told] = await Promise.all([ask(`history?since=${last}`), ask("status")]);
       columns = Object.fromEntries(history.columns.map((name, index) => [name, index]));
       bounds = history.latency_bounds;
-      offset = Date.now() - history.now;
+      // The server's clock, as in its log, and not that of whoever looks.
+      offset = history.clock - history.now;
       // After a start of the whole server the clock may be another.
       if (rows.length && history.now < last) rows = [];
       rows = rows.concat(history.rows).filter((row) => row[0] > history.now - KEPT);
@@ -435,6 +460,8 @@
       failed += 1;
       // One that is missed is usual while a reload replaces the process.
       if (failed > 2) {
+        // What is shown is old.
+        badge("bad", "no answer");
         at("trouble").hidden = false;
         at("trouble").textContent = `No answer from the server, tried ${failed} times: ${error.message}`;
       }
