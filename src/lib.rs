@@ -32,6 +32,7 @@ mod ctl;
 #[cfg(feature = "guards")]
 #[doc(hidden)]
 pub mod guards;
+mod health;
 mod logging;
 mod master;
 mod scoreboard;

@@ -216,7 +216,9 @@ where
             let tickets = tickets.clone();
             let post = worker::Post { slot, settings, board, tickets, listeners, offers, bell, is_on_trial };
             if layers::wanted(&post.settings) {
-                let app = |worker: Worker| layers::around(worker.settings(), (plan.app)(worker.clone()));
+                let app = |worker: Worker| {
+                    layers::around(worker.settings(), worker.board(), (plan.app)(worker.clone()))
+                };
                 work_layered(post, &plan.hooks, &app)
             } else {
                 worker::work(post, &plan.hooks, &plan.app, master::unblock_signals, master::tie)

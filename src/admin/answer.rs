@@ -1,7 +1,8 @@
 //! Which question has which answer. Not here: what is in the answers.
 
 use super::dashboard::DASHBOARD;
-use super::{Desk, health, history, metrics, status};
+use super::{Desk, history, metrics, status};
+use crate::health::{self, Probe, Verdict};
 use crate::scoreboard::now_millis;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
@@ -25,8 +26,8 @@ pub(super) fn answer(desk: &Desk, method: &Method, uri: &Uri) -> Response<Full<B
     let now = now_millis();
     match uri.path() {
         "/" => page(),
-        "/healthz" => judged(&health::alive(&desk.board, now)),
-        "/readyz" => judged(&health::ready(&desk.board, now)),
+        "/healthz" => judged(&health::judge(Probe::Alive, &desk.board, now)),
+        "/readyz" => judged(&health::judge(Probe::Ready, &desk.board, now)),
         "/metrics" => match metrics::expose(&desk.board, now) {
             Some(text) => whole(StatusCode::OK, METRICS, text),
             None => text(StatusCode::SERVICE_UNAVAILABLE, MOVING),
@@ -52,9 +53,9 @@ fn page() -> Response<Full<Bytes>> {
     response
 }
 
-fn judged(verdict: &health::Verdict) -> Response<Full<Bytes>> {
+fn judged(verdict: &Verdict) -> Response<Full<Bytes>> {
     let status = if verdict.is_good() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &verdict.to_json())
+    whole(status, health::MEDIA_TYPE, verdict.to_text())
 }
 
 fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {

@@ -1,8 +1,8 @@
 //! The figures of the last 15 minutes: what is kept of each moment, and how they are told. Counters are told as they stand, so whoever asks
 //! makes rates of them as he likes. Not here: where they are kept.
 
-use super::health::SILENT;
 use super::metrics;
+use crate::health::SILENT;
 use crate::scoreboard::{Board, HISTORY_EVERY, HISTORY_KEPT, HISTORY_WIDTH, Phase, Reason, Seat, now_millis};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -2,8 +2,8 @@
 //! dead counted. It begins anew with a new master. Not here: how a figure is written down.
 
 use super::exposition::Exposition;
-use super::health::SILENT;
 use super::{named, own, process};
+use crate::health::SILENT;
 use crate::scoreboard::{Board, Phase, Reason, Seat, Tally};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

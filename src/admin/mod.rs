@@ -7,7 +7,6 @@ mod answer;
 mod control;
 mod dashboard;
 mod exposition;
-mod health;
 mod history;
 mod line;
 mod metrics;

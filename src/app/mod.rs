@@ -25,6 +25,7 @@ pub use database::{Database, Isolation, Pool, PostgresSession, SqliteSession, Tr
 pub use deadline::Deadline;
 pub use error::Error;
 pub use handle::Worker;
+pub(crate) use layers::Unlogged;
 pub use metrics::{Counter, Gauge, Histogram, Metrics};
 pub use peer::Peer;
 pub(crate) use program::DESCRIPTORS_OF_A_CHILD;

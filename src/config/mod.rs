@@ -75,6 +75,9 @@ pub struct Settings {
     /// Paths, perhaps with queries.
     pub warm_up: Vec<String>,
     pub lame_duck: Duration,
+    /// Where workers answer probes themselves; empty: nowhere.
+    pub health_path: String,
+    pub ready_path: String,
     pub upgrade: Upgrade,
     pub keepalive: Duration,
     /// 0: as many as come.
@@ -308,6 +311,8 @@ impl Settings {
             boot_timeout: Duration::ZERO,
             warm_up: Vec::new(),
             lame_duck: Duration::ZERO,
+            health_path: String::new(),
+            ready_path: String::new(),
             upgrade: Upgrade::Auto,
             keepalive: Duration::ZERO,
             keepalive_requests: 0,
@@ -396,6 +401,7 @@ impl Settings {
         self.check_budget(problems);
         self.check_notify(problems);
         self.check_cors(problems);
+        self.check_probes(problems);
         if self.daemon && self.errorlog == LogTarget::Standard {
             let warning = "the error log goes to /dev/null: errorlog is the standard error, which a daemon has not; name a file";
             self.warnings.push(warning.to_owned());
@@ -412,6 +418,18 @@ impl Settings {
         self.resolve_setup(problems);
         self.resolve_tls(problems);
         self.check_folders(problems);
+    }
+
+    /// Whether workers answer probes themselves.
+    pub(crate) fn answers_probes(&self) -> bool {
+        !self.health_path.is_empty() || !self.ready_path.is_empty()
+    }
+
+    fn check_probes(&self, problems: &mut Vec<Problem>) {
+        if self.answers_probes() && self.health_path == self.ready_path {
+            let given = values::quoted(&self.ready_path);
+            problems.push(self.problem("ready_path", &given, "another path than health_path"));
+        }
     }
 
     /// How much of `database.max_connections` is in no worker's share: what the database is asked over, and with

@@ -91,6 +91,7 @@ macro_rules! row {
 const DURATION: &str =
     "a duration such as 500ms, 30s, 2m or a number of seconds, up to 24h; 0 switches it off";
 const DURATION_NOT_OFF: &str = "a duration such as 500ms, 30s, 2m or a number of seconds, from 1ms to 24h";
+const PROBE_PATH: &str = "a path such as /healthz, without a query; empty: none";
 const PEERS: &str = "addresses, networks such as 10.0.0.0/8, unix for Unix sockets, or * for everybody; in an array or one comma-separated string; empty: nobody";
 /// A worker that has this much to do before it may serve has too much.
 const MAX_WARM_UP: usize = 100;
@@ -315,6 +316,30 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_duration,
         DURATION,
         "How long serving goes on after TERM, so that load balancers notice first; a second TERM ends it."
+    ),
+    row!(
+        "health_path",
+        None,
+        ["health-path"],
+        "\"\"",
+        v::probe_path,
+        any,
+        [health_path],
+        v::show_text,
+        PROBE_PATH,
+        "A path of the public addresses that each worker answers as the admin process answers /healthz, in place of the app."
+    ),
+    row!(
+        "ready_path",
+        None,
+        ["ready-path"],
+        "\"\"",
+        v::probe_path,
+        any,
+        [ready_path],
+        v::show_text,
+        PROBE_PATH,
+        "The same for /readyz. The answers say how many workers there are, and nothing else that a client could not find out."
     ),
     row!(
         "upgrade",

@@ -270,6 +270,12 @@ pub(super) fn is_path(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&byte))
 }
 
+/// A path that is compared with those of requests as they come. Empty: none.
+pub(super) fn probe_path(raw: &Raw) -> Option<String> {
+    let path = raw.text()?;
+    (path.is_empty() || is_path(path) && !path.contains('?')).then(|| path.to_owned())
+}
+
 impl FromStr for Bind {
     type Err = ();
 

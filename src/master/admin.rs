@@ -17,7 +17,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(30);
 /// One that lived this long had no trouble at its start.
 const SETTLED: Duration = Duration::from_secs(10);
 /// How often the master says that its loop turns, while somebody is there to hear it.
-const BEAT: Duration = Duration::from_millis(500);
+pub(super) const BEAT: Duration = Duration::from_millis(500);
 /// How long a process may take to hand on what it was told.
 const HAND_ON: Duration = Duration::from_secs(1);
 /// Packets that are taken from a line at a time: a process that sends without end holds the master up no longer.
@@ -134,6 +134,11 @@ impl Keeper {
 
     fn next_start(&self, now: Instant) -> Instant {
         self.tried.map_or(now, |tried| tried + self.pause)
+    }
+
+    /// Another master has taken over.
+    pub(super) fn has_left(&self) -> bool {
+        self.has_left
     }
 
     /// When to tend it again.

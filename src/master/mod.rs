@@ -306,6 +306,7 @@ impl<'a> Master<'a> {
                     self.queues.next_deadline(self.arbiter.wanted(), now),
                     self.around.notifier.next_deadline(),
                     self.admin.next_deadline(self.has_admin(), now),
+                    self.settings().answers_probes().then(|| now + admin::BEAT),
                     self.notify.next_deadline(self.settings(), self.has_notify(), now),
                 ];
                 let mut others = self.queues.unserved(now);
@@ -398,6 +399,7 @@ impl<'a> Master<'a> {
             workers_wanted: self.arbiter.wanted(),
             is_stopping: self.is_stopping,
             is_reloading: self.trial.is_some(),
+            is_succeeded: self.admin.has_left(),
             started: self.started,
             said: now_millis(),
         });

@@ -77,6 +77,7 @@ pub(super) struct Head {
     workers_wanted: AtomicU32,
     stopping: AtomicU32,
     reloading: AtomicU32,
+    succeeded: AtomicU32,
     started: AtomicU64,
     beat: AtomicU64,
 }
@@ -89,6 +90,8 @@ pub(crate) struct Standing {
     pub(crate) is_stopping: bool,
     /// New settings are on trial.
     pub(crate) is_reloading: bool,
+    /// Another master has taken its place.
+    pub(crate) is_succeeded: bool,
     /// When the server started and when this was said, on the clock of `now_millis`.
     pub(crate) started: u64,
     pub(crate) said: u64,
@@ -98,6 +101,7 @@ impl Head {
     pub(super) fn write_standing(&self, standing: &Standing) {
         self.generation.store(standing.generation, Relaxed);
         self.workers_wanted.store(standing.workers_wanted, Relaxed);
+        self.succeeded.store(u32::from(standing.is_succeeded), Relaxed);
         self.stopping.store(u32::from(standing.is_stopping), Relaxed);
         self.reloading.store(u32::from(standing.is_reloading), Relaxed);
         self.started.store(standing.started, Relaxed);
@@ -110,6 +114,7 @@ impl Head {
             workers_wanted: self.workers_wanted.load(Relaxed),
             is_stopping: self.stopping.load(Relaxed) != 0,
             is_reloading: self.reloading.load(Relaxed) != 0,
+            is_succeeded: self.succeeded.load(Relaxed) != 0,
             started: self.started.load(Relaxed),
             said: self.beat.load(Relaxed),
         }

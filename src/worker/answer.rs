@@ -5,7 +5,7 @@ use super::connection::{Stage, Watched};
 use super::forwarded;
 use super::framing::{Fault, UNREAD};
 use super::gate::{self, Fields, Refusal};
-use crate::app::{Body, BoxError, Deadline, RequestId, Scheme};
+use crate::app::{Body, BoxError, Deadline, RequestId, Scheme, Unlogged};
 use crate::scoreboard::{InFlight, RequestPhase};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -229,7 +229,8 @@ fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> 
     if watched.is_last() && status != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let ticket = ticket.with(status, response.headers_mut());
+    let is_logged = response.extensions().get::<Unlogged>().is_none();
+    let ticket = ticket.with(status, response.headers_mut()).logged(is_logged);
     response.map(|body| AnswerBody::app(body, ticket))
 }
 

@@ -164,6 +164,14 @@ impl Ticket {
         }
         self
     }
+
+    /// Whether the access log is to have a line for it.
+    pub(super) fn logged(mut self, is_logged: bool) -> Ticket {
+        if !is_logged {
+            self.line = None;
+        }
+        self
+    }
 }
 
 impl Drop for Ticket {

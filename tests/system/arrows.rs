@@ -11,7 +11,7 @@ struct Part {
     crates: &'static [&'static str],
 }
 
-const TABLE: [Part; 10] = [
+const TABLE: [Part; 11] = [
     Part { name: "config", parts: &[], crates: &["clap", "log", "serde", "serde_ignored", "strsim", "toml"] },
     Part { name: "scoreboard", parts: &[], crates: &["log", "nix", "siphasher"] },
     Part {
@@ -21,7 +21,7 @@ const TABLE: [Part; 10] = [
     },
     Part {
         name: "app",
-        parts: &["config", "scoreboard"],
+        parts: &["config", "health", "scoreboard"],
         crates: &[
             "axum",
             "bytes",
@@ -99,10 +99,11 @@ const TABLE: [Part; 10] = [
         ],
     },
     Part { name: "control", parts: &[], crates: &["log"] },
+    Part { name: "health", parts: &["scoreboard"], crates: &["serde_json"] },
     Part { name: "ctl", parts: &["config"], crates: &["clap", "serde_json"] },
     Part {
         name: "admin",
-        parts: &["config", "control", "logging", "scoreboard"],
+        parts: &["config", "control", "health", "logging", "scoreboard"],
         crates: &[
             "base64",
             "bytes",

@@ -45,6 +45,7 @@ mod outage;
 mod place;
 mod preload;
 mod privileges;
+mod probes;
 mod process;
 mod program;
 mod readme;

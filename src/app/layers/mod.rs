@@ -1,14 +1,17 @@
-//! Layers that settings put around an app: fields for security, then CORS, then compression, from the outside in. Where none is
+//! Layers that settings put around an app: answers to probes, fields for security, CORS, compression, from the outside in. Where none is
 //! set, there is none, and the app is served as it is. Not here: what the settings are called, the hooks of an app.
 
 mod compress;
 mod cors;
+mod probes;
 mod secure;
 
 pub(crate) use compress::{Compress, Settled};
+pub(crate) use probes::Unlogged;
 
 use super::{Body, BoxError, HttpService};
 use crate::config::Settings;
+use crate::scoreboard::Board;
 use http::{Request, Response};
 use tower::util::BoxCloneService;
 use tower::{Layer, ServiceExt};
@@ -18,11 +21,14 @@ pub(crate) type Layered = BoxCloneService<Request<Body>, Response<Body>, BoxErro
 
 /// Whether any layer is.
 pub(crate) fn wanted(settings: &Settings) -> bool {
-    !settings.compress.is_none() || cors::wanted(settings) || secure::wanted(settings)
+    !settings.compress.is_none()
+        || cors::wanted(settings)
+        || secure::wanted(settings)
+        || settings.answers_probes()
 }
 
 /// Puts what is set around the app.
-pub(crate) fn around<S: HttpService>(settings: &Settings, app: S) -> Layered {
+pub(crate) fn around<S: HttpService>(settings: &Settings, board: Board, app: S) -> Layered {
     let mut layered =
         BoxCloneService::new(app.map_response(|answer| answer.map(Body::new)).map_err(Into::into));
     if !settings.compress.is_none() {
@@ -33,6 +39,9 @@ pub(crate) fn around<S: HttpService>(settings: &Settings, app: S) -> Layered {
     }
     if secure::wanted(settings) {
         layered = BoxCloneService::new(secure::Secure::new(settings).layer(layered));
+    }
+    if settings.answers_probes() {
+        layered = BoxCloneService::new(probes::Probes::new(settings, board).layer(layered));
     }
     layered
 }

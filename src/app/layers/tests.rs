@@ -34,7 +34,7 @@ async fn send(
     answer: impl Fn() -> Response<Body> + Clone + Send + 'static,
 ) -> (http::response::Parts, Bytes) {
     let app = service_fn(move |_: Request<Body>| ready(Ok::<_, Infallible>(answer())));
-    let (head, body) = around(settings, app).oneshot(request).await.unwrap().into_parts();
+    let (head, body) = around(settings, Board::stub(1), app).oneshot(request).await.unwrap().into_parts();
     (head, body.collect().await.unwrap().to_bytes())
 }
 
@@ -122,7 +122,7 @@ async fn what_was_said_does_not_wait_for_what_is_still_to_come() {
             || response(200, &[("content-type", "text/plain")], "").map(|_| Body::new(Pausing(Some(PAGE))));
         let app = service_fn(move |_: Request<Body>| ready(Ok::<_, Infallible>(answer())));
         let request = ask("GET", &[("accept-encoding", accepted)]);
-        let mut body = around(&settings(), app).oneshot(request).await.unwrap().into_body();
+        let mut body = around(&settings(), Board::stub(1), app).oneshot(request).await.unwrap().into_body();
         // Its head, and all that was said: compressed, that is less than it was, and more than a head.
         let mut bytes = 0;
         while bytes < 25 {

@@ -23,6 +23,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), String> {
     for route in &settings.routes {
         let at_place = |message: String| format!("{}: {message}", route.place);
         check_route(route, settings, dialect, &templates).map_err(at_place)?;
+        check_probes(route, settings).map_err(at_place)?;
         check_among_others(route, &mut paths, &mut taken).map_err(at_place)?;
         check_invalidates(route, &settings.routes).map_err(at_place)?;
     }
@@ -56,6 +57,17 @@ fn check_route(
             check_params(route, &of_route.params, false)?;
             program::find(&of_route.words[0])
         }
+    }
+}
+
+/// A route that nobody could reach is not what was meant.
+fn check_probes(route: &Route, settings: &Settings) -> Result<(), String> {
+    let taken = [("health_path", &settings.health_path), ("ready_path", &settings.ready_path)];
+    match taken.into_iter().find(|(_, path)| **path == route.path) {
+        Some((key, path)) => {
+            Err(format!("the path {path:?} is that of {key}, which the server answers itself"))
+        }
+        None => Ok(()),
     }
 }
 

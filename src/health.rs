@@ -1,15 +1,26 @@
-//! Whether the server lives, and whether it should be sent requests. Not here: anything that asks a worker.
+//! Whether the server lives, and whether it should be sent requests: what the board says of it, for whoever answers probes.
+//! Not here: anything that asks a worker, HTTP.
 
 use crate::scoreboard::{Board, Phase};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A master or an event loop that was silent for so long hangs, as far as can be told from outside.
-pub(super) const SILENT: Duration = Duration::from_secs(2);
+pub(crate) const SILENT: Duration = Duration::from_secs(2);
+
+/// Of what `Verdict::to_text` gives.
+pub(crate) const MEDIA_TYPE: &str = "application/json";
+
+/// What a probe asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    Alive,
+    Ready,
+}
 
 /// What was looked at, and all that is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     reasons: Vec<String>,
     workers: Option<Workers>,
     silence: Duration,
@@ -25,11 +36,16 @@ struct Workers {
 }
 
 impl Verdict {
-    pub(super) fn is_good(&self) -> bool {
+    pub(crate) fn is_good(&self) -> bool {
         self.reasons.is_empty()
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    /// The body of the answer.
+    pub(crate) fn to_text(&self) -> String {
+        format!("{:#}\n", self.to_json())
+    }
+
+    fn to_json(&self) -> Value {
         let status = if self.is_good() { "ok" } else { "unavailable" };
         let mut told = json!({
             "status": status,
@@ -43,14 +59,21 @@ impl Verdict {
     }
 }
 
+pub(crate) fn judge(probe: Probe, board: &Board, now: u64) -> Verdict {
+    match probe {
+        Probe::Alive => alive(board, now),
+        Probe::Ready => ready(board, now),
+    }
+}
+
 /// Whether the master's loop turns.
-pub(super) fn alive(board: &Board, now: u64) -> Verdict {
+fn alive(board: &Board, now: u64) -> Verdict {
     let silence = Duration::from_millis(now.saturating_sub(board.standing().said));
     Verdict { reasons: master_hangs(silence).into_iter().collect(), workers: None, silence }
 }
 
 /// Whether enough workers serve, and will go on to.
-pub(super) fn ready(board: &Board, now: u64) -> Verdict {
+fn ready(board: &Board, now: u64) -> Verdict {
     let standing = board.standing();
     let silence = Duration::from_millis(now.saturating_sub(standing.said));
     let mut workers = Workers { wanted: standing.workers_wanted, ..Workers::default() };
@@ -62,8 +85,12 @@ pub(super) fn ready(board: &Board, now: u64) -> Verdict {
         }
     }
     let is_leaving = board.is_leaving() || standing.is_stopping;
-    let reasons =
-        [master_hangs(silence), is_leaving.then(|| "the server is about to stop".into()), lack(workers)];
+    let reasons = if standing.is_succeeded {
+        // Who asks is with one of the last workers; the next connection is to the new server, which was ready.
+        Default::default()
+    } else {
+        [master_hangs(silence), is_leaving.then(|| "the server is about to stop".into()), lack(workers)]
+    };
     Verdict { reasons: reasons.into_iter().flatten().collect(), workers: Some(workers), silence }
 }
 
@@ -126,5 +153,15 @@ mod tests {
         fine.set_leaving();
         assert!(alive(&fine, NOW).is_good());
         assert_eq!(ready(&fine, NOW).reasons, ["the server is about to stop"]);
+    }
+
+    #[test]
+    fn a_server_that_another_has_taken_the_place_of_sends_nobody_away() {
+        let gone = board(2, &[(Phase::Draining, 0), (Phase::Draining, 0)]);
+        let standing = Standing { workers_wanted: 2, is_stopping: true, said: NOW, ..Standing::default() };
+        gone.stand(&standing);
+        assert!(!ready(&gone, NOW).is_good());
+        gone.stand(&Standing { is_succeeded: true, ..standing });
+        assert!(ready(&gone, NOW).is_good());
     }
 }
