@@ -62,6 +62,9 @@ impl<W: Borrow<Arc<Watched>>, S, F> Answering<W, S, F> {
         let has_body = !http_body::Body::is_end_stream(request.body());
         watched.enter(if has_body { Stage::Body } else { Stage::Answer });
         watched.body_left.store(has_body, Ordering::Relaxed);
+        if has_body && fields.waits_for_word(request.version()) {
+            watched.waits_for_word.store(true, Ordering::Relaxed);
+        }
         let floor = &watched.floor;
         let (method, path) = (request.method().as_str(), request.uri().path());
         let now = floor.coarse_now.load(Ordering::Relaxed);
@@ -225,6 +228,10 @@ fn app_failed<T>(error: BoxError) -> Poll<Result<T, Refusal>> {
 
 fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> Response<AnswerBody<B>> {
     let status = response.status();
+    if watched.waits_for_word.load(Ordering::Relaxed) {
+        // From now on it cannot be told to go on.
+        watched.ends.store(true, Ordering::Relaxed);
+    }
     // With 101 the field means the change of protocol.
     if watched.is_last() && status != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -6,6 +6,7 @@ use super::connection::{Stage, Watched};
 use super::forwarded::Verdict;
 use super::gate::Fields;
 use super::request_id;
+use super::rest;
 use crate::app::{BoxError, RequestId, Scheme};
 use crate::scoreboard::{InFlight, RequestPhase};
 use bytes::Bytes;
@@ -20,9 +21,14 @@ use std::task::{Context, Poll, ready};
 
 /// A request's body: at most `limit_request_body` bytes.
 pub(super) struct RequestBody {
-    incoming: Incoming,
+    /// There until it is dropped.
+    incoming: Option<Incoming>,
     left: u64,
     is_begun: bool,
+    /// There is nothing more of it, or nothing that is wanted.
+    is_over: bool,
+    /// The number of this body on its connection.
+    turn: u64,
     /// Since when the app, and not the client, is who the body waits for, on the coarse clock; 0: it is the client.
     ready_since: u64,
     watched: Arc<Watched>,
@@ -32,8 +38,18 @@ pub(super) struct RequestBody {
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, watched: &Arc<Watched>, in_flight: InFlight) -> RequestBody {
         watched.body_bytes.store(0, Ordering::Relaxed);
-        let left = watched.floor.settings.limit_request_body;
-        RequestBody { incoming, left, is_begun: false, ready_since: 0, watched: watched.clone(), in_flight }
+        let turn = watched.bodies.load(Ordering::Relaxed) + 1;
+        watched.bodies.store(turn, Ordering::Relaxed);
+        RequestBody {
+            incoming: Some(incoming),
+            left: watched.floor.settings.limit_request_body,
+            is_begun: false,
+            is_over: false,
+            turn,
+            ready_since: 0,
+            watched: watched.clone(),
+            in_flight,
+        }
     }
 
     /// Only the time in which the app waits for the client counts against it.
@@ -42,6 +58,8 @@ impl RequestBody {
         if !std::mem::replace(&mut self.is_begun, true) {
             // An app that was busy before it asked for the body costs the client no time.
             self.watched.touch();
+            // hyper has told the client to go on, if it waited for that.
+            self.watched.waits_for_word.store(false, Ordering::Relaxed);
         } else if is_pending && self.ready_since > 0 {
             self.watched.forgive(now.saturating_sub(self.ready_since));
         }
@@ -53,7 +71,12 @@ impl RequestBody {
         self.watched.body_awaited.store(is_pending, Ordering::Relaxed);
     }
 
-    fn read_to_its_end(&self) {
+    fn incoming(&mut self) -> &mut Incoming {
+        self.incoming.as_mut().expect("it is taken when this is dropped")
+    }
+
+    fn read_to_its_end(&mut self) {
+        self.is_over = true;
         self.watched.body_left.store(false, Ordering::Relaxed);
         if self.watched.stage() == Stage::Body {
             self.watched.enter(Stage::Answer);
@@ -69,7 +92,7 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let polled = Pin::new(self.incoming()).poll_frame(cx);
         self.note_wait(polled.is_pending());
         if polled.is_pending() {
             self.in_flight.pass(RequestPhase::Handler, RequestPhase::Reading);
@@ -79,6 +102,7 @@ impl Body for RequestBody {
         let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
+                self.is_over = true;
                 self.watched.is_body_bad.store(true, Ordering::Relaxed);
                 return Poll::Ready(Some(Err(error.into())));
             }
@@ -91,23 +115,36 @@ impl Body for RequestBody {
             let bytes = data.len() as u64;
             self.watched.body_bytes.fetch_add(bytes, Ordering::Relaxed);
             let Some(left) = self.left.checked_sub(bytes) else {
+                self.is_over = true;
                 self.watched.too_large.store(true, Ordering::Relaxed);
                 return Poll::Ready(Some(Err("the body is larger than limit_request_body".into())));
             };
             self.left = left;
         }
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.read_to_its_end();
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !self.is_over && !self.watched.is_stream() {
+            // Nobody waits for the client any more.
+            self.watched.body_awaited.store(false, Ordering::Relaxed);
+            if let Some(incoming) = self.incoming.take() {
+                rest::leave(incoming, &self.watched, self.turn);
+            }
+        }
     }
 }
 

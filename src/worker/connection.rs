@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use slab::Slab;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
@@ -49,6 +49,8 @@ pub(super) enum Stage {
     Upgraded = 5,
     /// TLS begins.
     Handshake = 6,
+    /// It has its answer. What the app left of the body is read away.
+    Rest = 7,
 }
 
 /// Where a connection comes from.
@@ -101,6 +103,12 @@ pub(super) struct Watched {
     pub(super) has_refused: AtomicBool,
     /// The request's body was not read to its end.
     pub(super) body_left: AtomicBool,
+    /// How many bodies there were.
+    pub(super) bodies: AtomicU64,
+    /// The client sends the body when it is told to, and has not been.
+    pub(super) waits_for_word: AtomicBool,
+    /// The connection ends behind the answer under way, or the one that was last.
+    pub(super) ends: AtomicBool,
     /// The app waits for more of the body: what is slow is the client.
     pub(super) body_awaited: AtomicBool,
     /// When the request under way began, in `now_micros`, and the first digit of its answer's status; 0: there is none yet.
@@ -142,6 +150,9 @@ impl Watched {
             is_body_bad: AtomicBool::new(false),
             has_refused: AtomicBool::new(false),
             body_left: AtomicBool::new(false),
+            bodies: AtomicU64::new(0),
+            waits_for_word: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
             body_awaited: AtomicBool::new(false),
             began: AtomicU64::new(0),
             class: AtomicU8::new(0),
@@ -208,7 +219,8 @@ impl Watched {
             3 => Stage::Body,
             4 => Stage::Answer,
             5 => Stage::Upgraded,
-            6.. => Stage::Handshake,
+            6 => Stage::Handshake,
+            7.. => Stage::Rest,
         }
     }
 
@@ -262,7 +274,9 @@ impl Watched {
     /// The server means to close the connection behind the answer to this request. One of several streams does not say so.
     pub(super) fn is_last(&self) -> bool {
         let limit = self.floor.settings.keepalive_requests;
-        let is_last = limit > 0 && self.requests.load(Ordering::Relaxed) >= limit || self.floor.is_draining();
+        let is_last = limit > 0 && self.requests.load(Ordering::Relaxed) >= limit
+            || self.floor.is_draining()
+            || self.ends.load(Ordering::Relaxed);
         is_last && !self.is_stream()
     }
 
@@ -271,7 +285,7 @@ impl Watched {
         match self.stage() {
             Stage::Head => true,
             Stage::Upgraded => false,
-            Stage::New | Stage::Idle | Stage::Body | Stage::Answer | Stage::Handshake => {
+            Stage::New | Stage::Idle | Stage::Body | Stage::Answer | Stage::Handshake | Stage::Rest => {
                 self.stream.lock().has_unread()
             }
         }
@@ -290,6 +304,7 @@ impl Watched {
             // 101, the one answer of its class that is an answer.
             1 => Stage::Upgraded,
             _ if self.ahead.load(Ordering::Relaxed) => Stage::Head,
+            _ if self.body_left.load(Ordering::Relaxed) && !self.is_stream() => Stage::Rest,
             _ => Stage::Idle,
         };
         for flag in [&self.too_large, &self.is_body_bad, &self.body_awaited, &self.answering, &self.ahead] {
@@ -425,10 +440,18 @@ where
     }
     let wire = TokioIo::new(Wire::new(watched.clone(), limits, entry.clone()));
     let watching = &watched;
-    let ended = http1
+    let connection = http1
         .serve_connection(wire, service_fn(move |request| Answering::new(watching, service.clone(), request)))
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = poll_fn(|cx| {
+        if watching.ends.load(Ordering::Relaxed) {
+            // It may have been found out when the head of the answer had gone.
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
     if let Err(error) = &ended
         && let Some(status) = refused_by_hyper(error)
         && watched.stage() == Stage::Head

@@ -142,6 +142,11 @@ impl<'a> Found<'a> {
 }
 
 impl Fields<'_> {
+    /// Whether the client sends its body when it is told to; with HTTP/1.0 there is no such thing.
+    pub(super) fn waits_for_word(&self, version: Version) -> bool {
+        version == Version::HTTP_11 && matches!(self.expectation, Found::Once(_))
+    }
+
     /// Whether fields have to go before the app sees the others.
     pub(super) fn has_some_to_drop(&self, settings: &Settings) -> bool {
         self.has_underscore && settings.header_map == config::HeaderMap::Drop

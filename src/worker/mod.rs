@@ -17,6 +17,7 @@ mod memory;
 mod pipe;
 mod prelude;
 mod request_id;
+mod rest;
 mod service;
 mod signals;
 mod stall;

@@ -146,7 +146,8 @@ fn verdict(watched: &Watched, now: u64, settings: &Settings) -> Option<End> {
             let slow = over(settings.body_timeout) && bytes < due;
             (slow && watched.body_awaited.load(Ordering::Relaxed)).then_some(End::TooSlow)
         }
-        Stage::Answer | Stage::Upgraded => None,
+        // What is read away has a time of its own.
+        Stage::Answer | Stage::Upgraded | Stage::Rest => None,
     }
 }
 

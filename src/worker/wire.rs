@@ -26,20 +26,25 @@ impl AsyncRead for Wire {
         let before = buf.filled().len();
         ready!(Pin::new(&mut *this.watched.stream.lock()).poll_read(cx, buf))?;
         let read = &buf.filled()[before..];
-        if read.is_empty() || this.note_read() == Stage::Upgraded {
+        if read.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let stage = this.note_read();
+        if stage == Stage::Upgraded {
             return Poll::Ready(Ok(()));
         }
         let (count, passed) = (read.len(), this.guard.take(read));
+        if stage == Stage::Rest {
+            this.note_rest();
+        } else if passed < count && (passed > 0 || stage == Stage::Body) {
+            // What is held begins another request.
+            this.watched.ahead.store(true, Ordering::Relaxed);
+        }
         if passed == count {
             return Poll::Ready(Ok(()));
         }
         buf.set_filled(before + passed);
-        if passed == 0 {
-            return this.poll_held(cx, buf);
-        }
-        // What is held begins another request.
-        this.watched.ahead.store(true, Ordering::Relaxed);
-        Poll::Ready(Ok(()))
+        if passed == 0 { this.poll_held(cx, buf) } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -53,10 +58,17 @@ impl Wire {
         let stage = self.watched.stage();
         match stage {
             Stage::New | Stage::Idle => self.watched.enter(Stage::Head),
-            Stage::Head | Stage::Body | Stage::Upgraded | Stage::Handshake => {}
+            Stage::Head | Stage::Body | Stage::Upgraded | Stage::Handshake | Stage::Rest => {}
             Stage::Answer => self.watched.ahead.store(true, Ordering::Relaxed),
         }
         stage
+    }
+
+    /// More has come of a body that is read away: perhaps the last of it, and the beginning of the next request.
+    fn note_rest(&self) {
+        if !self.guard.is_in_body() {
+            self.watched.enter(if self.guard.holds() { Stage::Head } else { Stage::Idle });
+        }
     }
 
     /// Reads until the guard lets something pass.
@@ -97,6 +109,9 @@ impl Wire {
                 return Poll::Ready(Ok(()));
             }
             let passed = self.guard.take(read);
+            if stage == Stage::Rest {
+                self.note_rest();
+            }
             buf.set_filled(before + passed);
         }
     }
@@ -149,7 +164,7 @@ impl AsyncWrite for Wire {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.watched.poll_flush(cx))?;
         // hyper flushes when it has written all it has: an answer that was complete before is now out.
-        if matches!(self.watched.stage(), Stage::Idle | Stage::Head | Stage::Upgraded) {
+        if matches!(self.watched.stage(), Stage::Idle | Stage::Head | Stage::Upgraded | Stage::Rest) {
             self.watched.place.end(&self.watched.floor.seat.in_flight);
             if self.guard.fault().is_some() {
                 // It waited for this.

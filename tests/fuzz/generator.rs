@@ -8,6 +8,8 @@ const LINES: &[&str] = &[
     "POST /p HTTP/1.1\r\n",
     "HEAD / HTTP/1.1\r\n",
     "PUT /%20 HTTP/1.1\r\n",
+    "PUT / HTTP/1.1\r\n",
+    "PUT / HTTP/1.0\r\nconnection: keep-alive\r\n",
     "OPTIONS * HTTP/1.1\r\n",
     "GET http://a/ HTTP/1.1\r\n",
     "GET / HTTP/1.0\r\n",

@@ -124,8 +124,11 @@ fn one(left: &mut &[u8]) -> Result<(Expected, Then), Fault> {
         }
     };
     let seen = super::seen(head.method, head.target, &body);
+    // Who waits to be told to go on, and is not, may send the body or not.
+    let is_untold = head.method == super::UNREAD && !expectations.is_empty() && !body.is_empty();
     let options = values("connection");
     let then = match options[..] {
+        _ if is_untold && !head.is_old => Then::MayEnd,
         [] => {
             if head.is_old {
                 Then::Ends

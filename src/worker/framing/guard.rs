@@ -55,6 +55,11 @@ impl Guard {
         }
     }
 
+    /// The last byte that was taken is one of a body, and not its last.
+    pub(in crate::worker) fn is_in_body(&self) -> bool {
+        self.scanner.is_in_body()
+    }
+
     /// What is wrong with the bytes that come next.
     pub(in crate::worker) fn fault(&self) -> Option<Fault> {
         self.fault

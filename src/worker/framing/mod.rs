@@ -102,6 +102,13 @@ impl Scanner {
         self.follow(bytes)
     }
 
+    fn is_in_body(&self) -> bool {
+        match self.part {
+            Part::Head(_) => false,
+            Part::Length(_) | Part::Chunked(_) => true,
+        }
+    }
+
     fn follow(&mut self, bytes: &[u8]) -> Scanned {
         let mut passed = 0;
         while passed < bytes.len() && self.lost.is_none() {

@@ -8,6 +8,7 @@ mod answers;
 mod corpus;
 mod table;
 mod talk;
+mod unread;
 
 use crate::support::{Dice, Program, Target};
 use corpus::Case;

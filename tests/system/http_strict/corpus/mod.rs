@@ -31,7 +31,7 @@ pub(super) enum Verdict {
 use Verdict::{Last, Refused, Served, ThenRefused};
 
 impl Verdict {
-    /// What becomes of the request, in a word. A request whose body the app leaves unread may end its connection or not.
+    /// What becomes of the request, in a word.
     pub(super) fn outcome(self) -> String {
         match self {
             Served(_) | Last => "served".into(),
