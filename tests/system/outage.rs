@@ -50,7 +50,9 @@ fn assert_only_its_pages_suffer(server: &Server) {
 
 #[track_caller]
 fn assert_well_soon(server: &Server) {
-    let all_serve = || (0..10 * WORKERS).all(|_| server.get("/db?token=back").text() == "back");
+    let mut workers = server.connections_to_all(WORKERS);
+    let all_serve =
+        || workers.iter_mut().all(|(_, worker)| worker.get("/db?token=back").unwrap().text() == "back");
     eventually(busy(seconds(WELL)), "the pages answer again by themselves", all_serve);
     let load = Load::on(server.target()).path("/db?token=").connections(8).at_least(400).start();
     load.finish().assert_none_failed();
