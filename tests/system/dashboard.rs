@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
+use std::time::Instant;
 
 fn start() -> Server {
     let program = Program::probe().config("workers = 2\nproc_name = 'shop'\n").expect_workers(2);
@@ -85,6 +86,21 @@ fn browse_at(addr: SocketAddr, width: u32, milliseconds: u32) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("Content Security Policy") && !said.contains("Uncaught"), "{said}");
     page
+}
+
+/// On a busy machine another worker, or the page's own look, may be late for a moment.
+#[track_caller]
+fn shows_soon(server: &Server, wanted: &[&str]) {
+    let begin = Instant::now();
+    loop {
+        let page = browse(server, 1280);
+        if wanted.iter().all(|wanted| page.contains(wanted)) {
+            return;
+        }
+        if begin.elapsed() > DEADLINE {
+            shows(&page, wanted);
+        }
+    }
 }
 
 #[track_caller]
@@ -167,8 +183,8 @@ fn the_dashboard_shows_who_hangs_and_what_is_on_trial() {
     let hung = told["workers"][0]["pid"].as_i64().unwrap() as i32;
     server.signal_to(hung, SIGSTOP);
     eventually(DEADLINE, "it is seen", || History::of(&server).last("workers_serving") == 1);
-    shows(
-        &browse(&server, 1280),
+    shows_soon(
+        &server,
         &[">1 of 2 serve</span>", "<b>1 of 2</b><span>workers serve", "serving, silent for "],
     );
     server.signal_to(hung, SIGCONT);
@@ -181,7 +197,7 @@ fn the_dashboard_shows_who_hangs_and_what_is_on_trial() {
     std::fs::write(server.dir().join("hang"), "").unwrap();
     server.signal(SIGHUP);
     is_on_trial(true);
-    shows(&browse(&server, 1280), &[", generation 2 on trial</p>", "A reload is on trial; "]);
+    shows_soon(&server, &[", generation 2 on trial</p>", "A reload is on trial; "]);
     server.stop();
 }
 
