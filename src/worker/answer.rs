@@ -67,8 +67,7 @@ impl<W: Borrow<Arc<Watched>>, S, F> Answering<W, S, F> {
         }
         let floor = &watched.floor;
         let (method, path) = (request.method().as_str(), request.uri().path());
-        let now = floor.coarse_now.load(Ordering::Relaxed);
-        let in_flight = watched.place.begin(&floor.seat.in_flight, method, path, now);
+        let in_flight = watched.place.begin(&floor.seat.in_flight, method, path, watched.began_millis());
         let mut limit = None;
         let checked = match fault {
             Some(fault) => Err(fault.refusal()),

@@ -271,6 +271,11 @@ impl Watched {
         self.class.store(0, Ordering::Relaxed);
     }
 
+    /// When the request under way began, on the clock of `now_millis`.
+    pub(super) fn began_millis(&self) -> u64 {
+        self.began.load(Ordering::Relaxed) / 1000
+    }
+
     /// The server means to close the connection behind the answer to this request. One of several streams does not say so.
     pub(super) fn is_last(&self) -> bool {
         let limit = self.floor.settings.keepalive_requests;

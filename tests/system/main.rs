@@ -56,6 +56,7 @@ mod reuse_port;
 mod shop;
 mod siege;
 mod signals;
+mod sizing;
 mod slow;
 mod spread;
 mod stock;

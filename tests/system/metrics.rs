@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 /// A scrape: each sample's value under its name and labels, and which of them are counters.
 #[derive(Debug, Default)]
@@ -305,6 +306,34 @@ fn the_status_tells_of_workers_requests_deaths_and_settings() {
     assert_eq!(death["requests_in_flight"][0]["path"], "/sleep");
     assert!(told["server"]["last_reload"].as_str().unwrap().starts_with("reload refused"), "{told}");
     assert_ne!(told["workers"][0]["pid"], worker);
+}
+
+#[test]
+fn a_request_is_no_older_than_it_is() {
+    let mut server = Program::probe().workers(1).args("--admin-bind 127.0.0.1:0").start();
+    // Often enough that a clock which is a quarter of a second late would be seen.
+    for _ in 0..10 {
+        let mut client = server.connect();
+        let begin = Instant::now();
+        client.send("GET /sleep?ms=20000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        eventually(DEADLINE, "the request is under way", || {
+            let told = server.ask_admin("/status").json();
+            let passed = begin.elapsed();
+            let all = told["workers"][0]["requests_in_flight"].as_array().unwrap();
+            let ages = all.iter().map(|one| one["age_seconds"].as_f64().unwrap());
+            let youngest = ages.min_by(f64::total_cmp);
+            if let Some(age) = youngest {
+                // A request that shares a turn of the loop with another may have begun where that one ended.
+                assert!(age <= passed.as_secs_f64() + 0.05, "{age} s, of {passed:?}");
+            }
+            youngest.is_some()
+        });
+        drop(client);
+        eventually(DEADLINE, "it is gone", || {
+            server.ask_admin("/status").json()["workers"][0]["in_flight"] == 0
+        });
+    }
+    server.stop();
 }
 
 /// The figures of one kind, of what has this name, in the order of `wanted`.
