@@ -1,7 +1,7 @@
 //! Whether the server lives, and whether it should be sent requests: what the board says of it, for whoever answers probes.
 //! Not here: anything that asks a worker, HTTP.
 
-use crate::scoreboard::{Board, Phase};
+use crate::scoreboard::{Board, Phase, PoolState};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -16,6 +16,20 @@ pub(crate) const MEDIA_TYPE: &str = "application/json";
 pub(crate) enum Probe {
     Alive,
     Ready,
+    /// Ready also by the database.
+    ReadyWithDatabase,
+}
+
+impl Probe {
+    /// The same, as its query has it: `database` asks for that, too.
+    pub(crate) fn with(self, query: Option<&str>) -> Probe {
+        let names_it = |field: &str| field.split('=').next() == Some("database");
+        let is_asked = query.is_some_and(|query| query.split('&').any(names_it));
+        match self {
+            Probe::Ready if is_asked => Probe::ReadyWithDatabase,
+            Probe::Alive | Probe::Ready | Probe::ReadyWithDatabase => self,
+        }
+    }
 }
 
 /// What was looked at, and all that is wrong with it.
@@ -23,6 +37,7 @@ pub(crate) enum Probe {
 pub(crate) struct Verdict {
     reasons: Vec<String>,
     workers: Option<Workers>,
+    pools: Option<Pools>,
     silence: Duration,
 }
 
@@ -33,6 +48,13 @@ struct Workers {
     /// They say that they serve, and their event loop is silent.
     silent: u32,
     wanted: u32,
+}
+
+/// What those that are ready say of their database connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pools {
+    usable: u32,
+    down: u32,
 }
 
 impl Verdict {
@@ -55,6 +77,9 @@ impl Verdict {
         if let Some(Workers { ready, silent, wanted }) = self.workers {
             told["workers"] = json!({ "ready": ready, "silent": silent, "wanted": wanted });
         }
+        if let Some(Pools { usable, down }) = self.pools {
+            told["database"] = json!({ "usable": usable, "down": down });
+        }
         told
     }
 }
@@ -62,24 +87,33 @@ impl Verdict {
 pub(crate) fn judge(probe: Probe, board: &Board, now: u64) -> Verdict {
     match probe {
         Probe::Alive => alive(board, now),
-        Probe::Ready => ready(board, now),
+        Probe::Ready => ready(board, false, now),
+        Probe::ReadyWithDatabase => ready(board, true, now),
     }
 }
 
 /// Whether the master's loop turns.
 fn alive(board: &Board, now: u64) -> Verdict {
     let silence = Duration::from_millis(now.saturating_sub(board.standing().said));
-    Verdict { reasons: master_hangs(silence).into_iter().collect(), workers: None, silence }
+    Verdict { reasons: master_hangs(silence).into_iter().collect(), workers: None, pools: None, silence }
 }
 
 /// Whether enough workers serve, and will go on to.
-fn ready(board: &Board, now: u64) -> Verdict {
+fn ready(board: &Board, with_database: bool, now: u64) -> Verdict {
     let standing = board.standing();
     let silence = Duration::from_millis(now.saturating_sub(standing.said));
     let mut workers = Workers { wanted: standing.workers_wanted, ..Workers::default() };
+    let mut pools = Pools::default();
     for (_, seat) in board.seats_used() {
         match seat.phase() {
-            Phase::Serving | Phase::Retiring if seat.silence(now) < SILENT => workers.ready += 1,
+            Phase::Serving | Phase::Retiring if seat.silence(now) < SILENT => {
+                workers.ready += 1;
+                match seat.pool_state() {
+                    PoolState::Absent => {}
+                    PoolState::Usable => pools.usable += 1,
+                    PoolState::Down => pools.down += 1,
+                }
+            }
             Phase::Serving | Phase::Retiring => workers.silent += 1,
             Phase::Booting | Phase::Draining => {}
         }
@@ -87,11 +121,14 @@ fn ready(board: &Board, now: u64) -> Verdict {
     let is_leaving = board.is_leaving() || standing.is_stopping;
     let reasons = if standing.is_succeeded {
         // Who asks is with one of the last workers; the next connection is to the new server, which was ready.
-        Default::default()
+        Vec::new()
     } else {
-        [master_hangs(silence), is_leaving.then(|| "the server is about to stop".into()), lack(workers)]
+        let is_leaving = is_leaving.then(|| "the server is about to stop".into());
+        let database = with_database.then(|| without_database(workers, pools)).flatten();
+        [master_hangs(silence), is_leaving, lack(workers), database].into_iter().flatten().collect()
     };
-    Verdict { reasons: reasons.into_iter().flatten().collect(), workers: Some(workers), silence }
+    let pools = with_database.then_some(pools);
+    Verdict { reasons, workers: Some(workers), pools, silence }
 }
 
 fn master_hangs(silence: Duration) -> Option<String> {
@@ -105,6 +142,18 @@ fn lack(workers: Workers) -> Option<String> {
     let needed = wanted.div_ceil(2).max(1);
     (ready < needed)
         .then(|| format!("{ready} of {wanted} workers are ready, {silent} are silent, {needed} are needed"))
+}
+
+/// One worker that reaches it is enough: what keeps the others from it is no reason to send everybody away.
+fn without_database(workers: Workers, pools: Pools) -> Option<String> {
+    let Pools { usable, down } = pools;
+    // Why is in the log; it might name hosts and accounts.
+    match (usable, down) {
+        (0, 0) if workers.ready == 0 => None,
+        (0, 0) => Some("no database is set".into()),
+        (0, _) => Some("the database cannot be reached: the last attempt of every worker failed".into()),
+        (_, _) => None,
+    }
 }
 
 #[cfg(test)]
@@ -140,19 +189,19 @@ mod tests {
             (3, &[(Serving, 0), (Serving, 1999)], true),
             (3, &[(Serving, 0), (Serving, 2000)], false),
         ] {
-            assert_eq!(ready(&board(wanted, seats), NOW).is_good(), is_ready, "{wanted} {seats:?}");
+            assert_eq!(ready(&board(wanted, seats), false, NOW).is_good(), is_ready, "{wanted} {seats:?}");
         }
     }
 
     #[test]
     fn a_server_that_leaves_or_whose_master_hangs_is_not_ready() {
         let fine = board(1, &[(Phase::Serving, 0)]);
-        assert!(ready(&fine, NOW).is_good() && alive(&fine, NOW + 1999).is_good());
+        assert!(ready(&fine, false, NOW).is_good() && alive(&fine, NOW + 1999).is_good());
         assert!(!alive(&fine, NOW + 2000).is_good());
-        assert_eq!(ready(&fine, NOW + 2000).reasons.len(), 2, "the worker is silent, too");
+        assert_eq!(ready(&fine, false, NOW + 2000).reasons.len(), 2, "the worker is silent, too");
         fine.set_leaving();
         assert!(alive(&fine, NOW).is_good());
-        assert_eq!(ready(&fine, NOW).reasons, ["the server is about to stop"]);
+        assert_eq!(ready(&fine, false, NOW).reasons, ["the server is about to stop"]);
     }
 
     #[test]
@@ -160,8 +209,34 @@ mod tests {
         let gone = board(2, &[(Phase::Draining, 0), (Phase::Draining, 0)]);
         let standing = Standing { workers_wanted: 2, is_stopping: true, said: NOW, ..Standing::default() };
         gone.stand(&standing);
-        assert!(!ready(&gone, NOW).is_good());
+        assert!(!ready(&gone, false, NOW).is_good());
         gone.stand(&Standing { is_succeeded: true, ..standing });
-        assert!(ready(&gone, NOW).is_good());
+        assert!(ready(&gone, false, NOW).is_good());
+    }
+
+    #[test]
+    fn one_pool_that_can_be_used_is_enough_for_who_asks() {
+        use PoolState::{Absent, Down, Usable};
+        for (pools, is_ready) in [
+            ([Absent, Absent], false),
+            ([Usable, Usable], true),
+            ([Usable, Down], true),
+            ([Down, Down], false),
+            ([Absent, Down], false),
+        ] {
+            let board = board(2, &[(Phase::Serving, 0), (Phase::Serving, 0), (Phase::Draining, 0)]);
+            for (slot, state) in pools.into_iter().chain([Usable]).enumerate() {
+                board.seat(slot as u32).set_pool_state(state);
+            }
+            assert_eq!(
+                judge(Probe::Ready.with(Some("a&database=1")), &board, NOW).is_good(),
+                is_ready,
+                "{pools:?}"
+            );
+            assert!(judge(Probe::Ready.with(Some("databases")), &board, NOW).is_good());
+            assert!(judge(Probe::Alive.with(Some("database")), &board, NOW).is_good());
+            board.take_seat(0);
+            assert_eq!(board.seat(0).pool_state(), Absent, "the next worker says it anew");
+        }
     }
 }

@@ -24,10 +24,11 @@ pub(super) fn answer(desk: &Desk, method: &Method, uri: &Uri) -> Response<Full<B
         return refusal;
     }
     let now = now_millis();
+    let probe = |probe: Probe| judged(&health::judge(probe.with(uri.query()), &desk.board, now));
     match uri.path() {
         "/" => page(),
-        "/healthz" => judged(&health::judge(Probe::Alive, &desk.board, now)),
-        "/readyz" => judged(&health::judge(Probe::Ready, &desk.board, now)),
+        "/healthz" => probe(Probe::Alive),
+        "/readyz" => probe(Probe::Ready),
         "/metrics" => match metrics::expose(&desk.board, now) {
             Some(text) => whole(StatusCode::OK, METRICS, text),
             None => text(StatusCode::SERVICE_UNAVAILABLE, MOVING),

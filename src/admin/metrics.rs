@@ -4,7 +4,7 @@
 use super::exposition::Exposition;
 use super::{named, own, process};
 use crate::health::SILENT;
-use crate::scoreboard::{Board, Phase, Reason, Seat, Tally};
+use crate::scoreboard::{Board, Phase, PoolState, Reason, Seat, Tally};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -124,6 +124,8 @@ fn now_in_use(out: &mut Exposition, board: &Board) {
         .is(sum(|seat| seat.pool_idle.load(Relaxed)));
     out.gauge("ferricorn_pool_waiting", "Calls that wait for a database connection.")
         .is(sum(|seat| seat.pool_waiting.load(Relaxed)));
+    let help = "Workers without a database connection whose last attempt to make one failed.";
+    out.gauge("ferricorn_pools_down", help).is(sum(|seat| u32::from(seat.pool_state() == PoolState::Down)));
 }
 
 /// By slot: these begin anew with each worker.

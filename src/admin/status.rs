@@ -3,7 +3,7 @@
 
 use super::{metrics, named, own, process};
 use crate::config::Settings;
-use crate::scoreboard::{Board, Seat, SeenRequest};
+use crate::scoreboard::{Board, PoolState, Seat, SeenRequest};
 use serde_json::{Map, Value, json};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -74,6 +74,11 @@ fn worker(slot: usize, seat: &Seat, now: u64) -> Option<Value> {
         "silent_seconds": seat.silence(now).as_secs_f64(),
         "requests": seat.tally.requests(),
         "connections": seat.connections.load(Relaxed),
+        "database": match seat.pool_state() {
+            PoolState::Absent => None,
+            PoolState::Usable => Some("usable"),
+            PoolState::Down => Some("down"),
+        },
         "in_flight": seat.in_flight.count(),
         "requests_in_flight": in_flight,
         "cpu_seconds": usage.as_ref().map(|usage| usage.cpu.as_secs_f64()),

@@ -59,6 +59,7 @@ pub(crate) struct Seat {
     pub(crate) pool_connections: AtomicU32,
     pub(crate) pool_idle: AtomicU32,
     pub(crate) pool_waiting: AtomicU32,
+    pool_state: AtomicU32,
     /// Waits for one that took too long.
     pub(crate) pool_timeouts: AtomicU64,
     /// How long those waited who got one.
@@ -90,6 +91,18 @@ pub(crate) fn now_millis() -> u64 {
 pub(crate) fn now_micros() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has this clock");
     now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
+}
+
+/// What a worker can say of its database, as of the last sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum PoolState {
+    /// It has none.
+    Absent = 0,
+    /// There is a connection, or nobody has tried in vain to make one.
+    Usable = 1,
+    /// There is no connection, and the last attempt to make one failed.
+    Down = 2,
 }
 
 /// What a worker says of itself.
@@ -124,6 +137,18 @@ impl Seat {
         }
     }
 
+    pub(crate) fn pool_state(&self) -> PoolState {
+        match self.pool_state.load(Ordering::Relaxed) {
+            1 => PoolState::Usable,
+            2 => PoolState::Down,
+            0 | 3.. => PoolState::Absent,
+        }
+    }
+
+    pub(crate) fn set_pool_state(&self, state: PoolState) {
+        self.pool_state.store(state as u32, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u32, Ordering::Release);
     }
@@ -131,7 +156,8 @@ impl Seat {
     /// Makes the seat ready for its next worker.
     pub(crate) fn clear(&self) {
         self.set_phase(Phase::Booting);
-        for gauge in [&self.connections, &self.pool_connections, &self.pool_idle, &self.pool_waiting] {
+        let of_pool = [&self.pool_connections, &self.pool_idle, &self.pool_waiting, &self.pool_state];
+        for gauge in of_pool.into_iter().chain([&self.connections]) {
             gauge.store(0, Ordering::Relaxed);
         }
         let single = [&self.heartbeat, &self.beat_at];

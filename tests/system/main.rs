@@ -49,6 +49,7 @@ mod probes;
 mod process;
 mod program;
 mod readme;
+mod ready_database;
 mod recycle;
 mod reload;
 mod resize;

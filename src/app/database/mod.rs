@@ -46,19 +46,22 @@ impl Database {
         threads: &Arc<Threads>,
     ) -> Option<Database> {
         let (threads, seat) = (Arc::clone(threads), board.seat(slot));
-        match settings.database.url.as_ref()? {
+        let database = match settings.database.url.as_ref()? {
             DatabaseUrl::Postgres(url) => {
                 let name = format!("{}/w{slot}", settings.proc_name);
                 let budget = Budget::new(settings, board);
                 let telling = notify::Telling::new(settings, board);
                 let connect = postgres::connector(url, &settings.database, &name, budget.clone(), telling);
-                Some(Database::Postgres(Pool::new(&settings.database, threads, connect, budget, seat)))
+                Database::Postgres(Pool::new(&settings.database, threads, connect, budget, seat))
             }
             DatabaseUrl::Sqlite(path) => {
                 let connect = sqlite::connector(path.clone(), &settings.database);
-                Some(Database::Sqlite(Pool::new(&settings.database, threads, connect, None, seat)))
+                Database::Sqlite(Pool::new(&settings.database, threads, connect, None, seat))
             }
-        }
+        };
+        // A worker that is ready has a word on it.
+        database.show();
+        Some(database)
     }
 
     /// Shows on the worker's seat how the pool stands.

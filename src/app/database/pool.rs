@@ -16,7 +16,7 @@ use super::transaction::{TransactionOptions, in_transaction};
 use crate::app::Error;
 use crate::app::blocking::{Group, Place, Step, Threads};
 use crate::config::DatabaseSettings;
-use crate::scoreboard::{InFlight, Phase, RequestPhase, Seat};
+use crate::scoreboard::{InFlight, Phase, PoolState, RequestPhase, Seat};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -196,6 +196,8 @@ impl<C: Session> Pool<C> {
         seat.pool_connections.store(connections, Relaxed);
         seat.pool_idle.store(idle, Relaxed);
         seat.pool_waiting.store(inner.threads.waiting(inner.calls) as u32, Relaxed);
+        let is_down = connections == 0 && inner.health.down().is_some();
+        seat.set_pool_state(if is_down { PoolState::Down } else { PoolState::Usable });
         seat.pool_timeouts.store(inner.timeouts.load(Relaxed), Relaxed);
     }
 

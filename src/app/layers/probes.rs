@@ -47,7 +47,7 @@ impl Asked {
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Some(refusal);
         }
-        let verdict = health::judge(*probe, &self.board, now_millis());
+        let verdict = health::judge(probe.with(request.uri().query()), &self.board, now_millis());
         let mut answer = Response::new(Body::from(verdict.to_text()));
         if verdict.is_good() {
             // Some come every second for years; what has gone wrong is worth a line.
