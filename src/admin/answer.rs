@@ -17,7 +17,7 @@ const JSON: &str = "application/json";
 
 const MOVING: &str = "the figures are being moved\n";
 
-pub(super) fn answer(desk: &Desk, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+pub(super) async fn answer(desk: &Desk, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(method) {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n");
         refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -29,11 +29,14 @@ pub(super) fn answer(desk: &Desk, method: &Method, uri: &Uri) -> Response<Full<B
         "/" => page(),
         "/healthz" => probe(Probe::Alive),
         "/readyz" => probe(Probe::Ready),
-        "/metrics" => match metrics::expose(&desk.board, now) {
-            Some(text) => whole(StatusCode::OK, METRICS, text),
-            None => text(StatusCode::SERVICE_UNAVAILABLE, MOVING),
-        },
-        "/status" => json(StatusCode::OK, &status::tell(&desk.board, &desk.settings, now)),
+        "/metrics" => {
+            let shares = desk.memory.look(desk.board).await;
+            match metrics::expose(&desk.board, &shares, now) {
+                Some(text) => whole(StatusCode::OK, METRICS, text),
+                None => text(StatusCode::SERVICE_UNAVAILABLE, MOVING),
+            }
+        }
+        "/status" => json(StatusCode::OK, &status::tell(desk, now).await),
         "/history" => match history::tell(desk.board, history::since(uri.query()), now) {
             Some(told) => whole(StatusCode::OK, JSON, told.to_string()),
             None => text(StatusCode::SERVICE_UNAVAILABLE, MOVING),

@@ -80,7 +80,7 @@ async fn attend(stream: &mut UnixStream, desk: &Desk, line: &Line, uid: u32) -> 
         Err(answer)
     };
     match request {
-        Request::Status => told("status", status::tell(&desk.board, &desk.settings, now)),
+        Request::Status => told("status", status::tell(desk, now).await),
         Request::Config => told("settings", status::in_force(&desk.settings).into()),
         Request::Crashes => told("deaths", status::deaths(&desk.board, now).into()),
         Request::Flush(tag) => {

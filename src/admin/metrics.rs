@@ -2,6 +2,7 @@
 //! dead counted. It begins anew with a new master. Not here: how a figure is written down.
 
 use super::exposition::Exposition;
+use super::memory::Shares;
 use super::{named, own, process};
 use crate::health::SILENT;
 use crate::scoreboard::{Board, Phase, PoolState, Reason, Seat, Tally};
@@ -15,14 +16,14 @@ const TRIES: usize = 1000;
 pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// `None` where the board is not to be had: the master was stopped while it wrote there.
-pub(super) fn expose(board: &Board, now: u64) -> Option<String> {
+pub(super) fn expose(board: &Board, shares: &Shares, now: u64) -> Option<String> {
     let sum = sum(board)?;
     let mut out = Exposition::default();
     server(&mut out, board, now);
     requests(&mut out, &sum);
     named::expose(&mut out, board, &sum);
     now_in_use(&mut out, board);
-    each_worker(&mut out, board, now);
+    each_worker(&mut out, board, shares, now);
     own::expose(&mut out, board, &sum);
     Some(out.finish())
 }
@@ -94,6 +95,9 @@ fn requests(out: &mut Exposition, sum: &Seat) {
     let mut shed = out.counter("ferricorn_requests_shed_total", help);
     shed.with("by", "blocking_queue", sum.shed.queue_full.load(Relaxed));
     shed.with("by", "max_wait", sum.shed.waited.load(Relaxed));
+    let (buckets, time) = sum.shed.waits.read();
+    let help = "Waits for a handler thread, of calls that got one and wanted no database connection.";
+    out.histogram("ferricorn_queue_wait_seconds", help, &in_seconds(buckets), time.as_secs_f64());
     let (buckets, time) = sum.pool_waits.read();
     let help = "Waits for a database connection and a thread, of calls that got both.";
     out.histogram("ferricorn_pool_wait_seconds", help, &in_seconds(buckets), time.as_secs_f64());
@@ -129,16 +133,19 @@ fn now_in_use(out: &mut Exposition, board: &Board) {
 }
 
 /// By slot: these begin anew with each worker.
-fn each_worker(out: &mut Exposition, board: &Board, now: u64) {
+fn each_worker(out: &mut Exposition, board: &Board, shares: &Shares, now: u64) {
     let workers: Vec<_> = board
         .seats_used()
-        .filter_map(|(slot, seat)| Some((slot, seat.tenure.since(), process::usage(seat.tenure.pid()?))))
+        .filter_map(|(slot, seat)| {
+            let pid = seat.tenure.pid()?;
+            Some((slot, seat.tenure.since(), (process::usage(pid), shares.get(&pid))))
+        })
         .collect();
     let mut uptime = out.gauge("ferricorn_worker_uptime_seconds", "Since the worker was forked.");
     for (slot, since, _) in &workers {
         uptime.with("slot", slot, Duration::from_millis(now.saturating_sub(*since)).as_secs_f64());
     }
-    let used = || workers.iter().filter_map(|(slot, _, usage)| Some((slot, usage.as_ref()?)));
+    let used = || workers.iter().filter_map(|(slot, _, (usage, _))| Some((slot, usage.as_ref()?)));
     let mut cpu = out.counter("ferricorn_worker_cpu_seconds_total", "Processor time of the worker.");
     for (slot, usage) in used() {
         cpu.with("slot", slot, usage.cpu.as_secs_f64());
@@ -151,5 +158,16 @@ fn each_worker(out: &mut Exposition, board: &Board, now: u64) {
         out.gauge("ferricorn_worker_anonymous_bytes", "What of it no file backs: heap and stacks.");
     for (slot, usage) in used() {
         anonymous.with("slot", slot, usage.anonymous_bytes);
+    }
+    let shared = || workers.iter().filter_map(|(slot, _, (_, share))| Some((slot, (*share)?)));
+    let help = "Memory of the worker, each page divided by how many processes have it.";
+    let mut pss = out.gauge("ferricorn_worker_pss_bytes", help);
+    for (slot, share) in shared() {
+        pss.with("slot", slot, share.pss_bytes);
+    }
+    let mut private =
+        out.gauge("ferricorn_worker_private_bytes", "Memory of the worker that no other process has.");
+    for (slot, share) in shared() {
+        private.with("slot", slot, share.private_bytes);
     }
 }

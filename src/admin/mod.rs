@@ -9,6 +9,7 @@ mod dashboard;
 mod exposition;
 mod history;
 mod line;
+mod memory;
 mod metrics;
 mod named;
 mod own;
@@ -20,6 +21,7 @@ use crate::scoreboard::Board;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use line::{Line, Turn};
+use memory::Memory;
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 use std::convert::Infallible;
 use std::future::pending;
@@ -78,6 +80,7 @@ pub(crate) fn work(post: Post) -> i32 {
 struct Desk {
     settings: Settings,
     board: Board,
+    memory: Memory,
     flush: Flush,
     places: Arc<Semaphore>,
 }
@@ -89,7 +92,7 @@ async fn live(post: Post) -> io::Result<()> {
     let http = http.map(Listener::new).transpose()?;
     let control = control.map(|fd| UnixListener::from_std(fd.into())).transpose()?;
     let line = Arc::new(Line::new(line)?);
-    let desk = Arc::new(Desk { settings, board, flush, places: places.clone() });
+    let desk = Arc::new(Desk { settings, board, memory: Memory::default(), flush, places: places.clone() });
     let turn = tokio::select! {
         () = answer_all(http.as_ref(), &desk) => Turn::Leave,
         () = obey_all(control.as_ref(), &desk, &line, &clients) => Turn::Leave,
@@ -202,7 +205,7 @@ impl Listener {
 /// One request, one answer.
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, desk: &Desk) {
     let service = service_fn(|request| async move {
-        Ok::<_, Infallible>(answer::answer(desk, request.method(), request.uri()))
+        Ok::<_, Infallible>(answer::answer(desk, request.method(), request.uri()).await)
     });
     let mut http1 = hyper::server::conn::http1::Builder::new();
     http1.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES).keep_alive(false);

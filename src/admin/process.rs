@@ -26,6 +26,25 @@ pub(super) fn usage(pid: u32) -> Option<Usage> {
     })
 }
 
+/// What of its memory is its own. To find that out costs: see `memory`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    /// Each page that others have mapped, too, divided by how many have (PSS). The sum over processes is what they take together.
+    pub(super) pss_bytes: u64,
+    /// Pages that nobody else has mapped: what its end would give back.
+    pub(super) private_bytes: u64,
+}
+
+/// `None` where it is gone, or where this user may not know: after a change of users the kernel hides it.
+pub(super) fn share(pid: u32) -> Option<Share> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let private = ["Private_Clean:", "Private_Dirty:", "Private_Hugetlb:"];
+    Some(Share {
+        pss_bytes: bytes(&rollup, "Pss:")?,
+        private_bytes: private.into_iter().filter_map(|name| bytes(&rollup, name)).sum(),
+    })
+}
+
 /// Its own time and the kernel's time for it: the fields 14 and 15. The name before them may hold anything.
 fn cpu(stat: &str) -> Option<Duration> {
     let (_, rest) = stat.rsplit_once(')')?;

@@ -1,7 +1,8 @@
 //! All that is known of the server, for people and their tools. What workers wrote is escaped and cut; secrets are masked.
 //! A key may be added to it any time; for any other change `schema` is raised. Not here: judgements.
 
-use super::{metrics, named, own, process};
+use super::memory::Shares;
+use super::{Desk, metrics, named, own, process};
 use crate::config::Settings;
 use crate::scoreboard::{Board, PoolState, Seat, SeenRequest};
 use serde_json::{Map, Value, json};
@@ -10,10 +11,13 @@ use std::time::Duration;
 
 const SCHEMA: u32 = 1;
 
-pub(super) fn tell(board: &Board, settings: &Settings, now: u64) -> Value {
+pub(super) async fn tell(desk: &Desk, now: u64) -> Value {
+    let Desk { board, settings, memory, .. } = desk;
+    let shares = memory.look(*board).await;
     let standing = board.standing();
     let (reloads, last_reload) = board.reloads();
-    let workers: Vec<Value> = board.seats_used().filter_map(|(slot, seat)| worker(slot, seat, now)).collect();
+    let workers: Vec<Value> =
+        board.seats_used().filter_map(|(slot, seat)| worker(slot, seat, &shares, now)).collect();
     // Where the master was stopped while it wrote, the rest is told all the same.
     let sum = metrics::sum(board);
     let (caches, programs) = sum.as_ref().map(|sum| named::tell(board, sum)).unzip();
@@ -61,9 +65,10 @@ pub(super) fn totals(board: &Board) -> Value {
 }
 
 /// `None` where nobody sits.
-fn worker(slot: usize, seat: &Seat, now: u64) -> Option<Value> {
+fn worker(slot: usize, seat: &Seat, shares: &Shares, now: u64) -> Option<Value> {
     let pid = seat.tenure.pid()?;
     let usage = process::usage(pid);
+    let share = shares.get(&pid);
     let in_flight: Vec<Value> = seat.in_flight.see(now).map(|seen| request(&seen)).collect();
     Some(json!({
         "slot": slot,
@@ -84,6 +89,8 @@ fn worker(slot: usize, seat: &Seat, now: u64) -> Option<Value> {
         "cpu_seconds": usage.as_ref().map(|usage| usage.cpu.as_secs_f64()),
         "resident_bytes": usage.as_ref().map(|usage| usage.resident_bytes),
         "anonymous_bytes": usage.as_ref().map(|usage| usage.anonymous_bytes),
+        "pss_bytes": share.map(|share| share.pss_bytes),
+        "private_bytes": share.map(|share| share.private_bytes),
     }))
 }
 

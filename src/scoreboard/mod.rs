@@ -64,7 +64,7 @@ pub(crate) struct Seat {
     pub(crate) pool_timeouts: AtomicU64,
     /// How long those waited who got one.
     pub(crate) pool_waits: Waits,
-    /// What it refused for want of a handler thread.
+    /// How long calls waited for a handler thread, and what it refused for want of one.
     pub(crate) shed: Shed,
     /// What it has done.
     pub(crate) tally: Tally,

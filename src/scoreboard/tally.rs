@@ -48,10 +48,12 @@ pub(crate) struct Waits {
     times: [AtomicU64; LATENCY_BOUNDS.len() + 1],
 }
 
-/// Blocking calls that were refused; any thread may add to it.
+/// What became of blocking calls before a thread took them; any thread may add to it.
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Shed {
+    /// How long those waited that one took, but for those that wanted a database connection.
+    pub(crate) waits: Waits,
     /// `blocking_queue` calls waited already.
     pub(crate) queue_full: AtomicU64,
     /// The call had waited for `max_wait`.
@@ -59,8 +61,8 @@ pub(crate) struct Shed {
 }
 
 impl Shed {
-    pub(super) fn counters(&self) -> [&AtomicU64; 2] {
-        [&self.queue_full, &self.waited]
+    pub(super) fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.waits.counters().chain([&self.queue_full, &self.waited])
     }
 }
 

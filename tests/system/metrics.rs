@@ -165,8 +165,66 @@ fn every_request_is_counted_once_with_its_class_time_and_bytes() {
     assert!(scrape.value("ferricorn_response_body_bytes_total") >= 20_000.0);
     assert_eq!(scrape.value("ferricorn_connections_accepted_total"), 24.0);
     assert_eq!(scrape.value("ferricorn_workers{state=\"serving\"}"), 2.0);
-    assert!(scrape.value("ferricorn_worker_resident_bytes{slot=\"1\"}") > 1e6);
+    let resident = scrape.value("ferricorn_worker_resident_bytes{slot=\"1\"}");
+    assert!(resident > 1e6);
+    let memory = |of: &str| {
+        Scrape::of(&server).samples.get(&format!("ferricorn_worker_{of}_bytes{{slot=\"1\"}}")).copied()
+    };
+    eventually(DEADLINE, "somebody has looked", || memory("pss").is_some());
+    let (pss, private) = (memory("pss").unwrap(), memory("private").unwrap());
+    assert!(0.0 < private && private <= pss && pss <= resident, "{private} {pss} {resident}");
     server.stop();
+}
+
+#[test]
+fn waits_for_a_thread_are_counted() {
+    let mut server = Program::probe().workers(1).args("--admin-bind 127.0.0.1:0 --threads 1").start();
+    let mut clients = [server.connect(), server.connect(), server.connect()];
+    for client in &mut clients {
+        client.send("GET /block?ms=200 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    }
+    for client in &mut clients {
+        assert_eq!(client.read().unwrap().status, 200);
+    }
+    let scrape = Scrape::of(&server);
+    assert_eq!(scrape.value("ferricorn_queue_wait_seconds_count"), 3.0);
+    // One did not wait, one for 200 ms, and one for 400.
+    let sum = scrape.value("ferricorn_queue_wait_seconds_sum");
+    assert!((0.6..6.0).contains(&sum), "{sum}");
+    assert_eq!(scrape.value("ferricorn_pool_wait_seconds_count"), 0.0);
+    server.stop();
+}
+
+/// The names in the first column of the table.
+fn documented() -> BTreeSet<String> {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md")).unwrap();
+    let names = page.lines().filter(|line| line.starts_with("| `ferricorn_")).flat_map(|line| {
+        let column = line.split(" | ").next().unwrap_or_default();
+        column.split('`').skip(1).step_by(2).map(|name| name.split('{').next().unwrap_or_default().to_owned())
+    });
+    names.collect()
+}
+
+#[test]
+fn each_figure_is_documented_and_each_that_is_exists() {
+    let server = Program::probe().workers(1).args("--admin-bind 127.0.0.1:0").start();
+    let told = server.ask_admin("/metrics").text();
+    let told = told.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let told: BTreeSet<String> =
+        told.filter(|name| name.starts_with("ferricorn_")).map(str::to_owned).collect();
+    let documented = documented();
+    assert!(told.len() > 30, "{told:?}");
+    assert!(told.is_subset(&documented), "without a row: {:?}", told.difference(&documented));
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin");
+    let sources: String = fs::read_dir(folder)
+        .unwrap()
+        .flatten()
+        .filter_map(|file| fs::read_to_string(file.path()).ok())
+        .collect();
+    // What is named by a cache or a program has no sample before there is one.
+    let gone: Vec<&String> =
+        documented.iter().filter(|name| !sources.contains(&format!("\"{name}\""))).collect();
+    assert!(gone.is_empty(), "{gone:?}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Limits {
 pub(crate) struct Group(usize);
 
 impl Threads {
-    /// `shed` is where the calls are counted that are refused.
+    /// `shed` is where it is counted how long calls wait, and which are refused.
     pub(crate) fn new(limits: Limits, shed: &'static Shed) -> Threads {
         Threads { shared: Arc::new(Shared::new(limits, shed)) }
     }
@@ -100,11 +100,13 @@ impl Threads {
         let now = Instant::now();
         let (in_flight, id) = (InFlight::current(), RequestId::current());
         let _queued = in_flight.queued();
+        let waits = group.is_none().then(|| self.shared.waits());
         let mut call = Some((work, sender));
         let call = Box::new(move |place| {
             let (mut work, sender) = call.take().expect("it is not run again when it is done");
             let run = || {
                 let _named = id.as_ref().map(RequestId::enter);
+                waits.inspect(|waits| waits.record(now.elapsed()));
                 in_flight.enter(RequestPhase::Handler);
                 in_flight.during(|| work(place))
             };

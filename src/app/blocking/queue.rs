@@ -3,7 +3,7 @@
 
 use super::super::{Deadline, Error};
 use super::{Limits, after};
-use crate::scoreboard::Shed;
+use crate::scoreboard::{Shed, Waits};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
@@ -159,6 +159,11 @@ impl Shared {
                 self.call_thread(state);
             }
         }
+    }
+
+    /// Where it is counted how long calls wait for a thread.
+    pub(super) fn waits(&self) -> &'static Waits {
+        &self.shed.waits
     }
 
     /// How many calls of a group wait for a place.
