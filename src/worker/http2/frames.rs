@@ -3,6 +3,8 @@
 
 /// The length of a frame's head.
 const HEAD_BYTES: usize = 9;
+/// The length of a reset's reason, which is all that there is in it.
+const CODE_BYTES: u32 = 4;
 /// What a client begins with (RFC 9113, 3.4).
 const PREFACE_BYTES: usize = 24;
 
@@ -37,6 +39,8 @@ pub(super) struct Frame {
     pub(super) length: u32,
     /// 0: the connection.
     pub(super) stream: u32,
+    /// Of a reset, why.
+    pub(super) code: u32,
 }
 
 impl Frame {
@@ -59,6 +63,7 @@ impl Frame {
             flags,
             length: u32::from_be_bytes([0, a, b, c]),
             stream: u32::from_be_bytes(stream) & (u32::MAX >> 1),
+            code: NO_ERROR,
         }
     }
 
@@ -80,6 +85,8 @@ pub(super) struct Scanner {
     filled: usize,
     /// What is left of the preface or of a payload.
     left: usize,
+    /// What is left is its reason.
+    reset: Option<Frame>,
     /// A block of fields goes on in the next frame.
     in_block: bool,
     /// Frames whose heads have passed.
@@ -92,14 +99,22 @@ impl Scanner {
     }
 
     pub(super) fn of_server() -> Scanner {
-        Scanner { head: [0; HEAD_BYTES], filled: 0, left: 0, in_block: false, count: 0 }
+        Scanner { head: [0; HEAD_BYTES], filled: 0, left: 0, reset: None, in_block: false, count: 0 }
     }
 
-    /// Tells of each frame whose head is now complete.
+    /// Tells of each frame whose head is now complete, and of a reset when its reason is.
     pub(super) fn scan(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Frame)) {
         while !bytes.is_empty() {
             let passed = self.left.min(bytes.len());
             self.left -= passed;
+            if let Some(frame) = &mut self.reset {
+                frame.code =
+                    bytes[..passed].iter().fold(frame.code, |code, byte| code << 8 | u32::from(*byte));
+                if self.left == 0 {
+                    tell(*frame);
+                    self.reset = None;
+                }
+            }
             bytes = &bytes[passed..];
             let taken = (HEAD_BYTES - self.filled).min(bytes.len());
             self.head[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
@@ -112,7 +127,11 @@ impl Scanner {
                 if matches!(frame.kind, Kind::Headers | Kind::Continuation | Kind::PushPromise) {
                     self.in_block = frame.flags & END_HEADERS == 0;
                 }
-                tell(frame);
+                if frame.kind == Kind::Reset && frame.length == CODE_BYTES {
+                    self.reset = Some(frame);
+                } else {
+                    tell(frame);
+                }
             }
         }
     }
@@ -157,19 +176,19 @@ mod tests {
         bytes.extend(frame(4, 0, 0, &[0; 6]));
         bytes.extend(frame(1, END_STREAM | END_HEADERS, 1, b"fields"));
         bytes.extend(frame(6, ACK, 0, &[0; 8]));
-        bytes.extend(frame(3, 0, u32::MAX, &[0; 4]));
+        bytes.extend(frame(3, 0, u32::MAX, &[1, 2, 3, 0xb]));
         bytes.extend(frame(0, 0, 3, b""));
         for size in 1..=bytes.len() {
             let (mut scanner, mut seen) = (Scanner::of_client(), Vec::new());
             for piece in bytes.chunks(size) {
-                scanner.scan(piece, |frame| seen.push((frame.kind, frame.length, frame.stream)));
+                scanner.scan(piece, |frame| seen.push((frame.kind, frame.length, frame.stream, frame.code)));
             }
             let wanted = [
-                (Kind::Settings, 6, 0),
-                (Kind::Headers, 6, 1),
-                (Kind::Ping, 8, 0),
-                (Kind::Reset, 4, u32::MAX >> 1),
-                (Kind::Data, 0, 3),
+                (Kind::Settings, 6, 0, 0),
+                (Kind::Headers, 6, 1, 0),
+                (Kind::Ping, 8, 0, 0),
+                (Kind::Reset, 4, u32::MAX >> 1, 0x0102_030b),
+                (Kind::Data, 0, 3, 0),
             ];
             assert_eq!(seen, wanted, "in pieces of {size}");
             assert!(scanner.is_at_rest());

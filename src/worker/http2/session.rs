@@ -4,7 +4,7 @@
 use super::budget::{Budget, Overspent};
 use super::close;
 use super::exchange::Guard;
-use super::frames::{Frame, Kind, Scanner, go_away};
+use super::frames::{Frame, Kind, NO_ERROR, Scanner, go_away};
 use crate::worker::connection::{Entry, Stage, Watched};
 use crate::worker::{Floor, IDLE_LINGER};
 use slab::Slab;
@@ -111,7 +111,7 @@ impl Session {
     pub(super) fn sent(&self, watched: &Watched, pieces: &[impl Deref<Target = [u8]>], count: usize) {
         let mut traffic = self.traffic();
         let Traffic { outgoing, open, budget, .. } = &mut *traffic;
-        let (mut left, mut is_answer) = (count, false);
+        let (mut left, mut is_answer, mut resets) = (count, false, Vec::new());
         for piece in pieces {
             let piece = &piece[..left.min(piece.len())];
             left -= piece.len();
@@ -121,9 +121,15 @@ impl Session {
                 if frame.ends_stream() || frame.kind == Kind::Reset {
                     open.remove(&frame.stream);
                 }
+                // Behind an answer that leaves the body unread there is one without an error.
+                if frame.kind == Kind::Reset && frame.code != NO_ERROR {
+                    resets.push(frame);
+                }
             });
         }
         self.settle(watched, &traffic, is_answer);
+        drop(traffic);
+        resets.iter().for_each(|frame| note_reset(watched, frame));
     }
 
     /// The connection's stage. `is_answer`: a client that takes an answer is not idle.
@@ -269,6 +275,12 @@ impl Session {
             let _ = watched.stream.lock().try_write(&go_away(traffic.last_stream, error));
         }
     }
+}
+
+/// The only word on a request whose head the h2 crate refused. A client can have many of them: it is no line that all logs have.
+fn note_reset(watched: &Watched, Frame { stream, code, .. }: &Frame) {
+    let peer = watched.origin().peer;
+    log::debug!("http/2 stream reset peer={peer} stream={stream} reason={:?}", h2::Reason::from(*code));
 }
 
 /// What a client's frame says of its streams.

@@ -10,6 +10,12 @@ const METHOD: (&str, &str) = (":method", "GET");
 const HOST: (&str, &str) = (":authority", "a.example");
 const PATH: (&str, &str) = (":path", "/headers");
 
+/// Two of them are too large a head, and no field is too large.
+const LARGE: &str = match std::str::from_utf8(&[b'x'; 5000]) {
+    Ok(large) => large,
+    Err(_) => "",
+};
+
 /// What may become of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
@@ -110,6 +116,39 @@ fn malformed_requests_never_reach_the_app_and_cost_no_other_request() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     server.stop();
+}
+
+/// As docs/http2.md has it.
+#[test]
+fn heads_that_cannot_be_read_are_in_the_error_log_and_others_in_the_access_log() {
+    let program = Program::probe().workers(1).args("--access-logfile access.log --log-level debug");
+    let mut server = in_the_clear(program.args("--http2-max-header-list-size 8KiB")).start();
+    let mut client = Http2::open(&server.target());
+    let refused = [
+        vec![METHOD, SCHEME, HOST],
+        vec![METHOD, SCHEME, HOST, PATH, ("connection", "close")],
+        vec![METHOD, SCHEME, HOST, ("a", "b"), PATH],
+    ];
+    for fields in refused {
+        let stream = client.ask_with(&fields, END_STREAM);
+        assert_eq!(client.wait(stream), Ended::Reset(PROTOCOL_ERROR));
+        server.wait_text(&format!("stream={stream} reason=PROTOCOL_ERROR"));
+    }
+    let good = vec![METHOD, SCHEME, HOST, PATH];
+    // The answer to the largest is the h2 crate's.
+    let large = [&good[..], &[("a", LARGE), ("b", LARGE)]].concat();
+    for (fields, status) in [(large, 431), (vec![METHOD, SCHEME, PATH], 400), (good, 200)] {
+        let stream = client.ask_with(&fields, END_STREAM);
+        assert!(matches!(client.wait(stream), Ended::Answered(seen, _) if seen == status));
+    }
+    let stream = client.ask_with(&[METHOD, SCHEME, HOST, PATH, ("Accept", "a")], END_STREAM);
+    assert!(matches!(client.wait(stream), Ended::GoneAway(PROTOCOL_ERROR, _)));
+    server.wait_text("http/2 connection failed peer=127.0.0.1:");
+    drop(client);
+    server.stop();
+    let lines = super::access_lines(&server);
+    let statuses: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').nth(8)).collect();
+    assert_eq!(statuses, ["400", "200"], "{lines:?}");
 }
 
 #[test]
