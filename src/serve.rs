@@ -225,12 +225,12 @@ where
             }
         },
         admin: &|post| {
-            let master::AdminPost { settings, board, http, control, line } = post;
+            let master::AdminPost { settings, board, addresses, http, control, line } = post;
             let flush: admin::Flush = |board, tag| match tag {
                 Some(tag) => board.generations.bump(app::tag_slot(tag)),
                 None => board.generations.bump_all(),
             };
-            admin::work(admin::Post { settings, board, http, control, line, flush })
+            admin::work(admin::Post { settings, board, addresses, http, control, line, flush })
         },
         notify: &|post| {
             let master::NotifyPost { settings, board, line } = post;

@@ -31,7 +31,7 @@ pub(super) async fn answer(desk: &Desk, method: &Method, uri: &Uri) -> Response<
         "/readyz" => probe(Probe::Ready),
         "/metrics" => {
             let shares = desk.memory.look(desk.board).await;
-            match metrics::expose(&desk.board, &shares, now) {
+            match metrics::expose(desk, &shares, now) {
                 Some(text) => whole(StatusCode::OK, METRICS, text),
                 None => text(StatusCode::SERVICE_UNAVAILABLE, MOVING),
             }

@@ -3,7 +3,7 @@
 
 use super::exposition::Exposition;
 use super::memory::Shares;
-use super::{named, own, process};
+use super::{Desk, listeners, named, own, process};
 use crate::health::SILENT;
 use crate::scoreboard::{Board, Phase, PoolState, Reason, Seat, Tally};
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,13 +16,15 @@ const TRIES: usize = 1000;
 pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// `None` where the board is not to be had: the master was stopped while it wrote there.
-pub(super) fn expose(board: &Board, shares: &Shares, now: u64) -> Option<String> {
+pub(super) fn expose(desk: &Desk, shares: &Shares, now: u64) -> Option<String> {
+    let Desk { board, addresses, .. } = desk;
     let sum = sum(board)?;
     let mut out = Exposition::default();
     server(&mut out, board, now);
     requests(&mut out, &sum);
     named::expose(&mut out, board, &sum);
     now_in_use(&mut out, board);
+    accept_queues(&mut out, addresses);
     each_worker(&mut out, board, shares, now);
     own::expose(&mut out, board, &sum);
     Some(out.finish())
@@ -130,6 +132,14 @@ fn now_in_use(out: &mut Exposition, board: &Board) {
         .is(sum(|seat| seat.pool_waiting.load(Relaxed)));
     let help = "Workers without a database connection whose last attempt to make one failed.";
     out.gauge("ferricorn_pools_down", help).is(sum(|seat| u32::from(seat.pool_state() == PoolState::Down)));
+}
+
+fn accept_queues(out: &mut Exposition, addresses: &[String]) {
+    let mut waiting =
+        out.gauge("ferricorn_accept_queue", "Connections that wait to be accepted, by TCP address.");
+    for queue in listeners::queues(addresses) {
+        waiting.with("on", queue.on, queue.waiting);
+    }
 }
 
 /// By slot: these begin anew with each worker.

@@ -9,6 +9,7 @@ mod dashboard;
 mod exposition;
 mod history;
 mod line;
+mod listeners;
 mod memory;
 mod metrics;
 mod named;
@@ -53,6 +54,8 @@ const FAILED: i32 = 1;
 pub(crate) struct Post {
     pub(crate) settings: Settings,
     pub(crate) board: Board,
+    /// Those of the server.
+    pub(crate) addresses: Vec<String>,
     /// Where it is asked over HTTP, and where wishes come in.
     pub(crate) http: Option<OwnedFd>,
     pub(crate) control: Option<OwnedFd>,
@@ -80,19 +83,27 @@ pub(crate) fn work(post: Post) -> i32 {
 struct Desk {
     settings: Settings,
     board: Board,
+    addresses: Vec<String>,
     memory: Memory,
     flush: Flush,
     places: Arc<Semaphore>,
 }
 
 async fn live(post: Post) -> io::Result<()> {
-    let Post { settings, board, http, control, line, flush } = post;
+    let Post { settings, board, addresses, http, control, line, flush } = post;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let clients = Arc::new(Semaphore::new(control::MAX_CLIENTS));
     let http = http.map(Listener::new).transpose()?;
     let control = control.map(|fd| UnixListener::from_std(fd.into())).transpose()?;
     let line = Arc::new(Line::new(line)?);
-    let desk = Arc::new(Desk { settings, board, memory: Memory::default(), flush, places: places.clone() });
+    let desk = Arc::new(Desk {
+        settings,
+        board,
+        addresses,
+        memory: Memory::default(),
+        flush,
+        places: places.clone(),
+    });
     let turn = tokio::select! {
         () = answer_all(http.as_ref(), &desk) => Turn::Leave,
         () = obey_all(control.as_ref(), &desk, &line, &clients) => Turn::Leave,

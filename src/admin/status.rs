@@ -2,9 +2,9 @@
 //! A key may be added to it any time; for any other change `schema` is raised. Not here: judgements.
 
 use super::memory::Shares;
-use super::{Desk, metrics, named, own, process};
+use super::{Desk, listeners, metrics, named, own, process};
 use crate::config::Settings;
-use crate::scoreboard::{Board, PoolState, Seat, SeenRequest};
+use crate::scoreboard::{Board, Change, LastReload, PoolState, Seat, SeenRequest};
 use serde_json::{Map, Value, json};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 const SCHEMA: u32 = 1;
 
 pub(super) async fn tell(desk: &Desk, now: u64) -> Value {
-    let Desk { board, settings, memory, .. } = desk;
+    let Desk { board, settings, addresses, memory, .. } = desk;
     let shares = memory.look(*board).await;
     let standing = board.standing();
     let (reloads, last_reload) = board.reloads();
@@ -33,9 +33,10 @@ pub(super) async fn tell(desk: &Desk, now: u64) -> Value {
             "is_leaving": board.is_leaving() || standing.is_stopping,
             "is_reloading": standing.is_reloading,
             "reloads": reloads,
-            // The master wrote it. Its quotes, which the board gives out escaped, harm nobody here.
-            "last_reload": last_reload.replace("\\x22", "\""),
+            "last_reload": plain(&last_reload),
         },
+        "listeners": listeners::tell(addresses, settings.backlog),
+        "last_reload": board.last_reload().map(|reload| self::reload(&reload, now)),
         "totals": totals(board),
         "workers": workers,
         "caches": caches,
@@ -62,6 +63,25 @@ pub(super) fn totals(board: &Board) -> Value {
         "pool_timeouts": sum.pool_timeouts.load(Relaxed),
         "response_body_bytes": sum.tally.body_bytes(),
     })
+}
+
+fn reload(reload: &LastReload, now: u64) -> Value {
+    let change = |change: &Change| {
+        let (old, new) = change.values.clone().unzip();
+        json!({ "setting": change.setting, "old": old, "new": new, "is_fixed": change.is_fixed })
+    };
+    json!({
+        "outcome": if reload.is_adopted { "adopted" } else { "refused" },
+        "ago_seconds": since(reload.at, now),
+        "text": plain(&reload.text),
+        "changes": reload.changes.iter().map(change).collect::<Vec<Value>>(),
+        "has_more_changes": reload.has_more,
+    })
+}
+
+/// The master wrote it. Its quotes, which the board gives out escaped, harm nobody here.
+fn plain(text: &str) -> String {
+    text.replace("\\x22", "\"")
 }
 
 /// `None` where nobody sits.

@@ -2,14 +2,37 @@
 
 use super::table::SETTINGS;
 use super::{Kind, Origin, Route, Settings};
+use std::fmt;
 
 /// A reload's settings beside those that serve.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// `key old → new`, for each that a reload puts to use.
-    pub(crate) taken: Vec<String>,
-    /// The same for what was put to use once, at start, and stays as it is.
-    pub(crate) fixed: Vec<String>,
+    /// What a reload puts to use.
+    pub(crate) taken: Vec<Change>,
+    /// What was put to use once, at start, and stays as it is.
+    pub(crate) fixed: Vec<Change>,
+}
+
+/// `Display`: `key old → new`, or `key changed` where the values are not told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) key: String,
+    pub(crate) values: Option<(String, String)>,
+}
+
+impl Change {
+    fn untold(key: impl Into<String>) -> Change {
+        Change { key: key.into(), values: None }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.values {
+            Some((old, new)) => write!(f, "{} {old} → {new}", self.key),
+            None => write!(f, "{} changed", self.key),
+        }
+    }
 }
 
 impl Settings {
@@ -23,7 +46,7 @@ impl Settings {
             if old == new && !is_other_secret {
                 continue;
             }
-            let change = format!("{} {old} → {new}", setting.key);
+            let change = Change { key: setting.key.to_owned(), values: Some((old, new)) };
             if setting.is_fixed(serving) {
                 changes.fixed.push(change);
                 (setting.copy)(self, serving);
@@ -31,13 +54,14 @@ impl Settings {
                 changes.taken.push(change);
             }
         }
-        changes.taken.extend(self.app.differing(&serving.app).map(|key| format!("{key} changed")));
+        changes.taken.extend(self.app.differing(&serving.app).map(Change::untold));
         if self.has_tls() && serving.has_tls() && self.tls.files != serving.tls.files {
-            changes.taken.push("the contents of certfile, keyfile or ca_certs changed".to_owned());
+            changes.taken.push(Change::untold("the contents of certfile, keyfile or ca_certs"));
         }
         let (old, new) = (plain(&serving.routes), plain(&self.routes));
         if old != new {
-            changes.taken.push(format!("route {} tables → {} tables", old.len(), new.len()));
+            let values = [old, new].map(|routes| format!("{} tables", routes.len())).into();
+            changes.taken.push(Change { key: "route".to_owned(), values: Some(values) });
         }
         changes
     }
@@ -113,7 +137,9 @@ mod tests {
             let (serving, mut read) = (read(old, &[]), read(new, &[]));
             let changes = read.follow(&serving);
             assert_eq!(read.max_workers, serving.max_workers, "it is fixed");
-            assert_eq!((changes.taken, changes.fixed), (own(taken), own(fixed)), "{old:?} to {new:?}");
+            let told: [Vec<String>; 2] = [changes.taken, changes.fixed]
+                .map(|changes| changes.iter().map(ToString::to_string).collect());
+            assert_eq!(told, [own(taken), own(fixed)], "{old:?} to {new:?}");
         }
     }
 

@@ -23,7 +23,7 @@ mod web;
 mod tests;
 
 pub(crate) use app::AppType;
-pub(crate) use change::Changes;
+pub(crate) use change::{Change, Changes};
 pub use error::Error;
 pub use header_map::HeaderMap;
 pub use http2::{Http2Settings, HttpProtocol};

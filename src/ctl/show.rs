@@ -44,6 +44,7 @@ pub(super) fn answer(outcome: &Value) -> String {
 
 pub(super) fn status(status: &Value) -> String {
     let mut out = server(status);
+    out.push_str(&changes_and_listeners(status));
     out.push_str(&workers(status));
     let deaths = status["deaths"].as_array().map_or(0, Vec::len);
     if deaths > 0 {
@@ -65,7 +66,31 @@ pub(super) fn server(status: &Value) -> String {
         text(&server["workers_wanted"]),
     );
     if let Some(last) = server["last_reload"].as_str().filter(|last| !last.is_empty()) {
-        let _ = writeln!(out, "last reload: {}", plain(last));
+        let ago = age(&status["last_reload"]["ago_seconds"]);
+        let _ = writeln!(out, "last reload: {}, {ago} ago", plain(last));
+    }
+    out
+}
+
+fn changes_and_listeners(status: &Value) -> String {
+    let mut out = String::new();
+    for change in status["last_reload"]["changes"].as_array().into_iter().flatten() {
+        let values = match (&change["old"], &change["new"]) {
+            (Value::String(old), Value::String(new)) => format!("{} → {}", plain(old), plain(new)),
+            (_, _) => "changed".to_owned(),
+        };
+        let fixed = if change["is_fixed"] == true { ", after an upgrade or a restart" } else { "" };
+        let _ = writeln!(out, "  {} {values}{fixed}", text(&change["setting"]));
+    }
+    for listener in status["listeners"].as_array().into_iter().flatten() {
+        let on = text(&listener["on"]);
+        let _ = match listener["waiting"].as_u64() {
+            Some(waiting) => {
+                let backlog = text(&listener["backlog"]);
+                writeln!(out, "listening on {on}, {waiting} wait to be accepted, of {backlog} at a socket")
+            }
+            None => writeln!(out, "listening on {on}"),
+        };
     }
     out
 }
@@ -177,6 +202,24 @@ mod tests {
             shown.starts_with("1m01s ago") && !shown.contains('\u{1b}') && !shown.contains('\u{7}'),
             "{shown:?}"
         );
+    }
+
+    #[test]
+    fn the_last_reload_and_the_listeners_are_shown_in_lines() {
+        let change = |setting: &str, old: Option<&str>, is_fixed: bool| json!({ "setting": setting, "old": old, "new": old, "is_fixed": is_fixed });
+        let changes =
+            [change("a", Some("1"), false), change("b", Some("\u{1b}"), true), change("c", None, false)];
+        let waiting = json!({ "on": "127.0.0.1:1", "waiting": 3, "backlog": 9 });
+        let told = json!({
+            "last_reload": { "changes": changes },
+            "listeners": [waiting, { "on": "unix:s", "waiting": null, "backlog": 9 }],
+        });
+        assert_eq!(
+            changes_and_listeners(&told),
+            "  a 1 → 1\n  b   →  , after an upgrade or a restart\n  c changed\n\
+             listening on 127.0.0.1:1, 3 wait to be accepted, of 9 at a socket\nlistening on unix:s\n"
+        );
+        assert_eq!(changes_and_listeners(&json!({ "last_reload": null })), "");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) use privileges::Accounts;
 pub(crate) use process::{more_threads, tie, unblock_signals};
 pub(crate) use upgrade::Start;
 
-use crate::config::{Bind, Settings, Upgrade};
+use crate::config::{Bind, Changes, Settings, Upgrade};
 use crate::logging;
 use crate::scoreboard::{Board, Generations, Standing, now_millis};
 use admin::Keeper;
@@ -105,6 +105,8 @@ pub(crate) struct Post {
 pub(crate) struct AdminPost {
     pub(crate) settings: Settings,
     pub(crate) board: Board,
+    /// The addresses of the server, as the log has them.
+    pub(crate) addresses: Vec<String>,
     /// Where it is asked over HTTP, and where it is told what is wished.
     pub(crate) http: Option<OwnedFd>,
     pub(crate) control: Option<OwnedFd>,
@@ -177,7 +179,7 @@ pub(crate) fn run(
     let pidfile = settings.pidfile.as_deref().map(|path| write_pidfile(path, predecessor.is_some()));
     let pidfile = pidfile.transpose()?;
     // The sockets' files go whichever way this ends; the sockets themselves close with the process.
-    let era = Era { settings, sockets, nursery: None };
+    let era = Era { settings, sockets, nursery: None, changes: Changes::default() };
     let around =
         Surroundings { accounts, foreign, pidfile, start, predecessor, successor: None, notifier, starter };
     let ended = Master::new(era, queues, ears, generations, roles, around)?.run();
@@ -191,6 +193,8 @@ struct Era {
     sockets: Sockets,
     /// With a preload, from its first worker on.
     nursery: Option<Nursery>,
+    /// How its settings differed from those that served when they were read.
+    changes: Changes,
 }
 
 /// What the master has to do with besides its workers.
@@ -417,9 +421,12 @@ impl<'a> Master<'a> {
 
     fn start_admin(&mut self, start: io::Result<admin::Outfit>) {
         let (settings, board) = (self.settings().clone(), self.board);
+        let queues = self.queues.groups().iter().map(ToString::to_string);
+        let addresses = self.current.1.sockets.addresses().chain(queues).collect();
         let post = start.map(|admin::Outfit { http, control, line }| AdminPost {
             settings,
             board,
+            addresses,
             http,
             control,
             line,
@@ -495,10 +502,11 @@ impl<'a> Master<'a> {
             }
             Order::Adopt(generation) => self.adopt(generation),
             Order::Reject(_, rejection) => {
-                if let Some(era) = self.trial.take() {
+                let changes = self.trial.take().map(|era| {
                     self.close_nursery(era.nursery);
-                }
-                self.refuse_reload(&rejection.to_string());
+                    era.changes
+                });
+                self.refuse_reload(&rejection.to_string(), &changes.unwrap_or_default());
             }
             Order::StartSuccessor => self.start_successor(),
             Order::KillSuccessor(unwanted) => {

@@ -3,7 +3,9 @@
 use super::arbiter::{Event, Generation};
 use super::crew::{self, Role};
 use super::{Era, Failure, Master, policy, words};
+use crate::config::{Change, Changes};
 use crate::logging;
+use crate::scoreboard::{self, LastReload, now_millis};
 use std::mem;
 use std::time::Instant;
 
@@ -22,7 +24,7 @@ impl Master<'_> {
                 }
             }
             Err(message) => {
-                self.refuse_reload(&format!("\"{message}\""));
+                self.refuse_reload(&format!("\"{message}\""), &Changes::default());
                 self.learnt.push(Event::Reread(None));
             }
         }
@@ -54,19 +56,33 @@ impl Master<'_> {
         } else {
             self.refuse_reload(
                 "\"the database has no room for database.max_connections; the line before says why\"",
+                &era.changes,
             );
             None
         };
         self.learnt.push(Event::Reread(policy));
     }
 
-    pub(super) fn refuse_reload(&mut self, reason: &str) {
+    pub(super) fn refuse_reload(&mut self, reason: &str, changes: &Changes) {
         // Whoever has read the log finds it on the board, too.
-        self.board.keep_reload(&format!("reload refused reason={reason}"));
+        self.keep_reload(false, format!("reload refused reason={reason}"), changes);
         log::error!("reload refused reason={reason}");
         self.waits.reload_is_refused(reason);
         self.board.count_reload(false);
         self.around.notifier.reloaded();
+    }
+
+    fn keep_reload(&self, is_adopted: bool, text: String, Changes { taken, fixed }: &Changes) {
+        let of = |changes: &[Change], is_fixed| -> Vec<_> {
+            let one = |change: &Change| scoreboard::Change {
+                setting: change.key.clone(),
+                values: change.values.clone(),
+                is_fixed,
+            };
+            changes.iter().map(one).collect()
+        };
+        let changes = [of(taken, false), of(fixed, true)].concat();
+        self.board.keep_reload(&LastReload { at: now_millis(), is_adopted, text, changes, has_more: false });
     }
 
     /// Everything that can be refused at once: the file, and new addresses.
@@ -78,7 +94,7 @@ impl Master<'_> {
         let sockets = sockets.map_err(|(bind, error)| Failure::Bind { bind, error }.to_string())?;
         settings.plain_places = sockets.plain_places(&settings, &self.queues);
         words::say_changes(&changes);
-        Ok(Era { settings, sockets, nursery: None })
+        Ok(Era { settings, sockets, nursery: None, changes })
     }
 
     pub(super) fn adopt(&mut self, generation: Generation) {
@@ -99,7 +115,8 @@ impl Master<'_> {
         self.waits.reload_is_adopted(generation);
         self.admin.replace();
         self.notify.replace();
-        self.board.keep_reload(&format!("reload adopted generation={generation}"));
+        let changes = mem::take(&mut self.current.1.changes);
+        self.keep_reload(true, format!("reload adopted generation={generation}"), &changes);
         log::info!("reload adopted generation={generation}");
     }
 }

@@ -136,6 +136,11 @@ impl Sockets {
         shared.chain(queues.map(ToString::to_string)).collect()
     }
 
+    /// As the log has them.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = String> {
+        self.shared.iter().map(|shared| shared.listener.to_string())
+    }
+
     /// All sockets, for a successor.
     pub(super) fn handed(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Kind)> {
         self.shared.iter().map(|Shared { origin, listener }| {

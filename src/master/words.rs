@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::arbiter::{Notice, Overdue, Rejection, Unwanted, Why};
-use crate::config::{Changes, Settings};
+use crate::config::{Change, Changes, Settings};
 use std::fmt;
 
 impl fmt::Display for Why {
@@ -123,7 +123,10 @@ pub(super) fn say_start(settings: &Settings) {
 /// Logs what a reload is about to change.
 pub(super) fn say_changes(changes: &Changes) {
     // The log has its values in double quotes.
-    let list = |changes: &[String]| changes.join(", ").replace('"', "'");
+    let list = |changes: &[Change]| {
+        let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        told.join(", ").replace('"', "'")
+    };
     log::info!("settings read again changes=\"{}\"", list(&changes.taken));
     if !changes.fixed.is_empty() {
         let fixed = list(&changes.fixed);

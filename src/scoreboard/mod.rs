@@ -10,6 +10,7 @@ mod history;
 mod in_flight;
 mod named;
 mod own;
+mod reload;
 mod standing;
 mod tally;
 mod text;
@@ -29,6 +30,7 @@ pub(crate) use own::{
     Kind as OwnKind, MAX_BOUNDS, MAX_HISTOGRAMS, MAX_TEXT, MAX_VALUES, RESERVED, Series as OwnSeries, Spread,
     is_word,
 };
+pub(crate) use reload::{Change, LastReload};
 pub(crate) use standing::{Reason, Standing, Tenure};
 pub(crate) use tally::{Shed, Slow, Tally, Waits};
 pub(crate) use tokens::{Held, Lost, Tokens};
@@ -268,9 +270,9 @@ impl Board {
         LevelFilter::iter().find(|level| *level as u32 + 1 == number)
     }
 
-    /// Keeps how a reload came out, in the log's words.
-    pub(crate) fn keep_reload(&self, outcome: &str) {
-        self.head.last_reload.write(outcome);
+    /// Keeps how a reload came out.
+    pub(crate) fn keep_reload(&self, reload: &LastReload) {
+        self.head.last_reload.keep(reload);
         self.head.reloads.fetch_add(1, Ordering::Release);
     }
 
@@ -383,7 +385,12 @@ impl Board {
 
     /// How many reloads came to an end, and how the last one came out.
     pub(crate) fn reloads(&self) -> (u64, String) {
-        (self.head.reloads.load(Ordering::Acquire), self.head.last_reload.read())
+        (self.head.reloads.load(Ordering::Acquire), self.head.last_reload.read_text())
+    }
+
+    /// `None` before the first one.
+    pub(crate) fn last_reload(&self) -> Option<LastReload> {
+        (self.head.reloads.load(Ordering::Acquire) > 0).then(|| self.head.last_reload.read())
     }
 
     /// The seat, cleared for a new worker.

@@ -2,7 +2,7 @@
 //! Not here: what workers write.
 
 use super::now_millis;
-use super::text::Text;
+use super::reload::Kept;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -67,7 +67,7 @@ pub(super) struct Head {
     pub(super) reloads: AtomicU64,
     pub(super) reloads_adopted: AtomicU64,
     pub(super) reloads_refused: AtomicU64,
-    pub(super) last_reload: Text<32>,
+    pub(super) last_reload: Kept,
     /// Odd while what a dead worker counted is being moved.
     pub(super) folds: AtomicU64,
     /// What is logged, in place of the settings' word: a level as a number, and one more; 0: as the settings say.

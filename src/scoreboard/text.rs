@@ -44,6 +44,13 @@ impl<const WORDS: usize> Text<WORDS> {
         self.read_but(|byte| matches!(byte, b' '..=b'~'))
     }
 
+    /// What stands here, whatever that is.
+    pub(super) fn read_raw(&self) -> String {
+        let bytes = self.words.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes());
+        let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Like `read`, and without spaces.
     pub(super) fn read_word(&self) -> String {
         self.read_but(|byte| matches!(byte, b'!'..=b'~'))

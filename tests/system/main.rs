@@ -60,6 +60,7 @@ mod signals;
 mod sizing;
 mod slow;
 mod spread;
+mod status;
 mod stock;
 mod stock_cache;
 mod stock_check;
