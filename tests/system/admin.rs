@@ -1,8 +1,8 @@
 //! The process that answers for the server: what it says, and that it says so whatever the workers and the master do.
 
 use crate::support::{
-    Connection, DEADLINE, Failure, Load, Program, Response, Said, Server, Target, alone, eventually, millis,
-    proc, seconds,
+    Connection, DEADLINE, Failure, Load, Program, Response, Said, Server, Target, alone, busy, eventually,
+    millis, proc, seconds,
 };
 use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGUSR2};
 use std::fs;
@@ -26,7 +26,15 @@ fn ask(target: &Target, path: &str) -> Result<Response, Failure> {
 /// Asks both probes again and again; the answers must come in time.
 #[track_caller]
 fn check_promptness(server: &Server, while_: &str) {
-    let mut times: Vec<Duration> = (0..PROBES)
+    let (median, most) = middle_and_most(ask_again_and_again(server, while_));
+    eprintln!("{while_}: median {median:.1?}, most {most:.1?}");
+    assert!(median < PROMISED, "{while_}: {median:?}");
+}
+
+/// How long each answer took.
+#[track_caller]
+fn ask_again_and_again(server: &Server, while_: &str) -> Vec<Duration> {
+    (0..PROBES)
         .flat_map(|_| ["/healthz", "/readyz"])
         .map(|path| {
             let begin = Instant::now();
@@ -34,11 +42,12 @@ fn check_promptness(server: &Server, while_: &str) {
             assert!(path != "/healthz" || answer.status == 200, "{while_}: {}", answer.text());
             begin.elapsed()
         })
-        .collect();
+        .collect()
+}
+
+fn middle_and_most(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort_unstable();
-    let median = times[times.len() / 2];
-    eprintln!("{while_}: median {median:.1?}, most {:.1?}", times[times.len() - 1]);
-    assert!(median < PROMISED, "{while_}: {times:?}");
+    (times[times.len() / 2], times[times.len() - 1])
 }
 
 #[test]
@@ -88,6 +97,72 @@ fn probes_are_answered_at_once_while_workers_crash() {
     });
     assert!(crashing > 0);
     eventually(DEADLINE, "they are ready again", || server.ask_admin("/readyz").status == 200);
+}
+
+#[test]
+fn probes_are_answered_at_once_while_settings_are_on_trial() {
+    let _alone = alone();
+    let program = Program::example("misuse").workers(2).args("--admin-bind 127.0.0.1:0 --boot-timeout 3s");
+    let mut server = program.start();
+    let old = server.workers();
+    fs::write(server.dir().join("hang"), "").unwrap();
+    server.signal(SIGHUP);
+    let is_on_trial = || server.ask_admin("/status").json()["server"]["is_reloading"] == true;
+    eventually(DEADLINE, "the first worker starts", is_on_trial);
+    let (median, most) = middle_and_most(ask_again_and_again(&server, "settings are on trial"));
+    eprintln!("settings are on trial: median {median:.1?}, most {most:.1?}");
+    assert!(median < busy(PROMISED), "{median:?}");
+    assert_eq!(server.ask_admin("/readyz").status, 200, "those before serve on");
+    server.wait(Said::ReloadRefused);
+    eventually(DEADLINE, "it is over", || !is_on_trial() && server.workers() == old);
+    assert_eq!(server.ask_admin("/readyz").status, 200);
+    server.stop();
+}
+
+/// One trouble after the other, none of which costs more than one of three workers.
+#[test]
+fn probes_are_answered_at_once_and_well_under_load_through_reloads_kills_and_hangs() {
+    let _alone = alone();
+    let mut server = with_admin(3).args("--timeout 3s").start();
+    let load = Load::on(server.target()).start();
+    let (times, bad) = std::thread::scope(|scope| {
+        let server = &server;
+        let trouble = scope.spawn(|| {
+            for round in 1..=3 {
+                server.signal(SIGHUP);
+                server.wait_count(Said::ReloadDone, round);
+                load.wait_more(500);
+                let killed = server.workers()[0];
+                server.signal_to(killed, SIGKILL);
+                server.wait_about(Said::Exited, killed);
+                eventually(DEADLINE, "another serves", || is_whole(server));
+                let hung = server.workers()[0];
+                server.signal_to(hung, SIGSTOP);
+                server.wait_about(Said::Exited, hung);
+                eventually(DEADLINE, "another serves", || is_whole(server));
+                load.wait_more(500);
+            }
+        });
+        let (mut times, mut bad) = (Vec::new(), Vec::new());
+        while !trouble.is_finished() {
+            times.extend(ask_again_and_again(server, "there is all kind of trouble"));
+            bad.extend(Some(server.ask_admin("/readyz")).filter(|answer| answer.status != 200));
+        }
+        trouble.join().unwrap();
+        (times, bad)
+    });
+    let bad: Vec<String> = bad.iter().map(Response::text).collect();
+    assert!(bad.is_empty(), "{bad:?}");
+    let (answers, (median, most)) = (times.len(), middle_and_most(times));
+    eprintln!("{answers} answers beside {} requests: median {median:.1?}, most {most:.1?}", load.answered());
+    // The load and whatever else runs here want the processors as much.
+    assert!(median < busy(PROMISED), "{median:?}");
+    load.finish();
+    server.stop();
+}
+
+fn is_whole(server: &Server) -> bool {
+    server.ask_admin("/readyz").json()["workers"]["ready"] == 3
 }
 
 #[test]
