@@ -4,7 +4,7 @@
 use super::{callgrind, total};
 use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
-use ferricorn::{ResponseCacheOptions, Worker};
+use ferricorn::{ResponseCacheOptions, Worker, guards};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response};
 use http_body_util::Full;
@@ -30,7 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn serve(name: &str) -> ExitCode {
     match name {
-        "service" => ferricorn::run(|_worker| tower::service_fn(hello)),
+        "service" | "seen" => ferricorn::run(|_worker| tower::service_fn(hello)),
+        "unseen" => {
+            guards::look_away();
+            ferricorn::run(|_worker| tower::service_fn(hello))
+        }
         "axum" => ferricorn::run(|_worker| Router::new().route("/", get(async || PAGE))),
         "cached" => ferricorn::run(|worker: Worker| {
             let pages = worker.response_cache("pages", ResponseCacheOptions::new(Duration::from_secs(3600)));
@@ -46,6 +50,13 @@ async fn hello(_request: Request<Body>) -> Result<Response<Full<Bytes>>, Infalli
     Ok(response)
 }
 
+/// What part of a request's instructions is for what monitoring tells of it: counters, histogram, clock, record of what is in
+/// flight. The access log, which is text for each request, is off.
+pub fn share_of_seeing(folder: &Path) -> f64 {
+    let [seen, unseen] = ["seen", "unseen"].map(|name| count(folder, name));
+    (seen - unseen) / seen
+}
+
 /// Instructions of the worker for one request.
 pub fn count(folder: &Path, name: &str) -> f64 {
     let [few, many] = REQUESTS.map(|requests| total_of(folder, name, requests));
@@ -56,10 +67,10 @@ fn total_of(folder: &Path, name: &str, requests: u64) -> u64 {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
     let mut command = callgrind(folder, &[]);
     command.env(VARIABLE, name).args(["-b", &free.to_string(), "-w", "1", "--timeout", "0"]);
-    let mut server = command
-        .args(["--log-level", "warning", "--access-logfile", "access.log"])
-        .spawn()
-        .expect("valgrind is installed");
+    if !["seen", "unseen"].contains(&name) {
+        command.args(["--access-logfile", "access.log"]);
+    }
+    let mut server = command.args(["--log-level", "warning"]).spawn().expect("valgrind is installed");
     ask(connect(free), requests);
     stop(&mut server);
     total(folder)

@@ -20,16 +20,15 @@ impl<const WORDS: usize> Text<WORDS> {
     const BYTES: usize = 8 * WORDS;
 
     /// Keeps the beginning of `text`; touches no more words than it fills.
+    #[inline]
     pub(super) fn write(&self, text: &str) {
-        let bytes = text.as_bytes();
-        let (whole, rest) = bytes[..bytes.len().min(Self::BYTES)].as_chunks::<8>();
-        for (word, bytes) in self.words.iter().zip(whole) {
-            word.store(u64::from_ne_bytes(*bytes), Relaxed);
-        }
-        if let Some(word) = self.words.get(whole.len()) {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            word.store(u64::from_ne_bytes(last), Relaxed);
+        let mut rest = text.as_bytes();
+        for word in &self.words {
+            let Some((whole, more)) = rest.split_first_chunk() else {
+                return word.store(short(rest), Relaxed);
+            };
+            word.store(u64::from_ne_bytes(*whole), Relaxed);
+            rest = more;
         }
     }
 
@@ -75,6 +74,30 @@ impl<const WORDS: usize> Text<WORDS> {
     }
 }
 
+/// Fewer than eight bytes as a word, behind them zeros. It is for each request, and a copy of a length that only runtime knows is a call:
+/// parts of fixed length are put together, which overlap.
+#[inline]
+fn short(bytes: &[u8]) -> u64 {
+    let count = bytes.len();
+    let word = match bytes {
+        [] => 0,
+        [one] => u64::from(*one),
+        [one, .., last] if count < 4 => {
+            u64::from(*one)
+                | u64::from(bytes[count / 2]) << (8 * (count / 2))
+                | u64::from(*last) << (8 * (count - 1))
+        }
+        _ => match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => {
+                u64::from(u32::from_le_bytes(*first))
+                    | u64::from(u32::from_le_bytes(*last)) << (8 * (count - 4))
+            }
+            (None, _) | (_, None) => 0,
+        },
+    };
+    word.to_le()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +116,16 @@ mod tests {
         ] {
             text.write(written);
             assert_eq!(text.read(), read);
+        }
+    }
+
+    #[test]
+    fn text_of_every_length_is_kept() {
+        let text = Text::<2>::default();
+        for length in (0..16).chain([3, 0]) {
+            let written = &"abcdefghijklmnop"[..length];
+            text.write(written);
+            assert_eq!(text.read(), written);
         }
     }
 

@@ -6,7 +6,7 @@ use super::framing::{Fault, Limits};
 use super::stall::Stall;
 use super::stream::{Shared, Stream};
 use super::wire::Wire;
-use super::{App, Floor, access_log, clock, crowd, http2, prelude, tls};
+use super::{App, Floor, access_log, crowd, http2, prelude, tls};
 use crate::app::{BoxError, Peer, TlsInfo};
 use crate::config::{LogTarget, Settings};
 use crate::scoreboard::Place;
@@ -267,7 +267,7 @@ impl Watched {
         if self.floor.settings.keepalive_requests > 0 {
             self.requests.store(self.requests.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
-        self.began.store(clock::begin(), Ordering::Relaxed);
+        self.began.store(self.floor.clock.begin(), Ordering::Relaxed);
         self.class.store(0, Ordering::Relaxed);
     }
 
@@ -298,7 +298,7 @@ impl Watched {
 
     /// It is over: the first digit of its answer's status, and how many microseconds it took.
     pub(super) fn finish(&self) -> (u8, u64) {
-        let took = clock::end().saturating_sub(self.began.load(Ordering::Relaxed));
+        let took = self.floor.clock.end().saturating_sub(self.began.load(Ordering::Relaxed));
         (self.class.load(Ordering::Relaxed), took)
     }
 

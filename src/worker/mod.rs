@@ -33,6 +33,7 @@ use crate::logging;
 use crate::scoreboard::{Board, Clients, Phase, Seat, now_millis};
 use accept::HeldBy;
 use access_log::AccessLog;
+use clock::Clock;
 use connection::{Connections, Origin, Watched};
 use http::{Request, Response, StatusCode};
 use request_id::RequestIds;
@@ -122,6 +123,7 @@ struct Floor {
     is_too_large: Option<Arc<AtomicBool>>,
     /// `scoreboard::now_millis` as of the last sweep: time enough for timeouts, and free to read.
     coarse_now: AtomicU64,
+    clock: Arc<Clock>,
 }
 
 impl Floor {
@@ -151,6 +153,7 @@ impl Floor {
             draining: AtomicBool::new(false),
             served: AtomicU64::new(0),
             coarse_now: AtomicU64::new(now_millis()),
+            clock: Arc::default(),
         })
     }
 
@@ -194,10 +197,12 @@ pub(crate) fn work<S: HttpService>(
     unblock: fn(),
     tie: fn(&mut Command),
 ) -> i32 {
+    let clock = Arc::new(Clock::default());
+    let woken = clock.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .on_thread_unpark(clock::woke)
+        .on_thread_unpark(move || woken.woke())
         // For files alone; what the app has to wait for goes to the handler threads.
         .max_blocking_threads(post.settings.threads)
         .build();
@@ -205,7 +210,7 @@ pub(crate) fn work<S: HttpService>(
         logging::log_panics();
         let worker =
             Worker::new(post.slot, Arc::new(post.settings.clone()), post.board, post.is_on_trial, tie);
-        runtime.block_on(live(post, worker.clone(), hooks, app, unblock))?;
+        runtime.block_on(live(post, clock, worker.clone(), hooks, app, unblock))?;
         hooks.run(Moment::Exit, &worker);
         worker.shut_down();
         Ok(())
@@ -221,6 +226,7 @@ pub(crate) fn work<S: HttpService>(
 
 async fn live<S: HttpService>(
     post: Post,
+    clock: Arc<Clock>,
     worker: Worker,
     hooks: &Hooks,
     app: impl FnOnce(Worker) -> S,
@@ -230,7 +236,8 @@ async fn live<S: HttpService>(
     unblock();
     let listen = |fd| Listener::new(fd, &post.settings);
     let listeners = post.listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
-    let floor = Arc::new(Floor::open(post.settings, post.slot, post.board, post.bell, &post.tickets)?);
+    let floor = Floor::open(post.settings, post.slot, post.board, post.bell, &post.tickets)?;
+    let floor = Arc::new(Floor { clock, ..floor });
     if floor.request_ids.is_some() {
         logging::name_requests(|| RequestId::current().map(|id| id.to_string()));
     }
