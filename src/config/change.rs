@@ -42,7 +42,11 @@ impl Settings {
         let mut changes = Changes::default();
         for setting in SETTINGS {
             let (old, new) = ((setting.show)(serving), (setting.show)(self));
-            let is_other_secret = setting.is_secret() && self.database.url != serving.database.url;
+            let is_other_secret = match setting.key {
+                "database.url" => self.database.url != serving.database.url,
+                "cache.notify_url" => self.cache.notify_url != serving.cache.notify_url,
+                _ => false,
+            };
             if old == new && !is_other_secret {
                 continue;
             }

@@ -222,6 +222,8 @@ pub struct DatabaseSettings {
     pub idle_timeout: Duration,
     pub max_lifetime: Duration,
     pub statement_timeout: Duration,
+    /// The URL is that of a pooler in transaction mode.
+    pub transaction_pooler: bool,
     /// The script to run at start, `{backend}` filled in; `None` also where it may not run against this URL.
     pub setup: Option<PathBuf>,
 }
@@ -242,6 +244,8 @@ pub struct CacheSettings {
     pub ttl: Duration,
     /// Tags reach other servers, too, through the database.
     pub notify: bool,
+    /// Where to listen, if that is not the database's URL.
+    pub notify_url: Option<DatabaseUrl>,
 }
 
 #[derive(Clone, Debug)]
@@ -367,9 +371,16 @@ impl Settings {
                 idle_timeout: Duration::ZERO,
                 max_lifetime: Duration::ZERO,
                 statement_timeout: Duration::ZERO,
+                transaction_pooler: false,
                 setup: None,
             },
-            cache: CacheSettings { capacity: 0, max_bytes: 0, ttl: Duration::ZERO, notify: false },
+            cache: CacheSettings {
+                capacity: 0,
+                max_bytes: 0,
+                ttl: Duration::ZERO,
+                notify: false,
+                notify_url: None,
+            },
             admin: AdminSettings { bind: AdminBind::Off, control: AdminBind::Off },
             templates: TemplateSettings { folder: None },
             routes: Vec::new(),
@@ -400,6 +411,7 @@ impl Settings {
         }
         self.check_budget(problems);
         self.check_notify(problems);
+        self.check_pooler(problems);
         self.check_cors(problems);
         self.check_probes(problems);
         if self.daemon && self.errorlog == LogTarget::Standard {
@@ -442,6 +454,30 @@ impl Settings {
         let is_postgres = matches!(self.database.url, Some(DatabaseUrl::Postgres(_)));
         if self.cache.notify && !is_postgres {
             problems.push(self.problem("cache.notify", "true", "false, or a postgres:// database.url"));
+        }
+        if let Some(url @ DatabaseUrl::Sqlite(_)) = &self.cache.notify_url {
+            let given = values::quoted(&url.to_string());
+            problems.push(self.problem("cache.notify_url", &given, "postgres://USER:PASSWORD@HOST/DATABASE"));
+        }
+    }
+
+    /// Behind a pooler nobody can count the database's processes, and LISTEN is heard by none.
+    fn check_pooler(&self, problems: &mut Vec<Problem>) {
+        if !self.database.transaction_pooler {
+            return;
+        }
+        if !matches!(self.database.url, Some(DatabaseUrl::Postgres(_))) {
+            let allowed = "false, or a postgres:// database.url";
+            problems.push(self.problem("database.transaction_pooler", "true", allowed));
+        }
+        if self.database.max_connections > 0 {
+            let given = self.database.max_connections.to_string();
+            let allowed = "0 with database.transaction_pooler: the pooler has the limit";
+            problems.push(self.problem("database.max_connections", &given, allowed));
+        }
+        if self.cache.notify && self.cache.notify_url.is_none() {
+            let allowed = "the URL of the server itself, or of a pooler in session mode, with database.transaction_pooler";
+            problems.push(self.problem("cache.notify_url", "\"\"", allowed));
         }
     }
 

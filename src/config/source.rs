@@ -255,7 +255,13 @@ fn put(settings: &mut Settings, key: &'static str, raw: &Raw, origin: Origin, pr
         Origin::Environment(name) => name.starts_with(ARGUMENTS),
         Origin::Default | Origin::File(..) => false,
     };
-    if in_ps && setting.is_secret() && settings.database.url.as_ref().is_some_and(DatabaseUrl::has_password) {
+    let has_password = |url: &Option<DatabaseUrl>| url.as_ref().is_some_and(DatabaseUrl::has_password);
+    let is_shown = match setting.key {
+        "database.url" => has_password(&settings.database.url),
+        "cache.notify_url" => has_password(&settings.cache.notify_url),
+        _ => false,
+    };
+    if in_ps && is_shown {
         settings.warnings.push(
             "a password was given in a flag, where ps shows it; \
              use FERRICORN_DATABASE_URL, or ${NAME} or file:PATH in the config file"

@@ -60,7 +60,7 @@ impl Setting {
     }
 
     pub(super) fn is_secret(&self) -> bool {
-        self.key == "database.url"
+        ["database.url", "cache.notify_url"].contains(&self.key)
     }
 }
 
@@ -1038,6 +1038,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         "PostgreSQL ends a statement that runs this long."
     ),
     row!(
+        "database.transaction_pooler",
+        None,
+        ["transaction-pooler"],
+        "false",
+        v::switch,
+        any,
+        [database.transaction_pooler],
+        v::show_number,
+        "true or false; the flag alone is true; true only with a postgres:// database.url, and without max_connections",
+        "Whether url is that of a pooler in transaction mode, such as PgBouncer. Each statement is then run in a transaction, and none stays prepared."
+    ),
+    row!(
         "database.setup",
         None,
         ["setup"],
@@ -1096,6 +1108,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         v::show_number,
         "true or false; the flag alone is true; true only with a postgres:// database.url",
         "Has what is invalidated by tag reach other servers on the same PostgreSQL database, by NOTIFY."
+    ),
+    row!(
+        "cache.notify_url",
+        None,
+        ["cache-notify-url"],
+        "\"\"",
+        v::url,
+        any,
+        [cache.notify_url],
+        v::show_url,
+        "postgres://USER:PASSWORD@HOST/DATABASE; empty: database.url",
+        "Where notify listens: the server itself, where database.url is that of a pooler in transaction mode."
     ),
     row!(
         "cors.origins",

@@ -322,6 +322,33 @@ fn what_is_printed_is_a_config_file_that_says_the_same() {
     }
 }
 
+#[test]
+fn what_does_not_go_with_a_pooler_is_refused() {
+    let pooled =
+        |more: &str| format!("[database]\nurl = 'postgres://a:hush@b/c'\ntransaction_pooler = true\n{more}");
+    let listening = pooled("[cache]\nnotify = true\nnotify_url = 'postgres://a:hush@b/d'\n");
+    let settings = read(&listening, &[], &[]).unwrap();
+    assert!(settings.print().contains("notify_url = \"postgres://a:***@b/d\""), "{}", settings.print());
+    for (text, wanted) in [
+        (pooled("max_connections = 50\n"), "database.max_connections: got 50; allowed: 0 with"),
+        (
+            pooled("[cache]\nnotify = true\n"),
+            "cache.notify_url: got \"\"; allowed: the URL of the server itself",
+        ),
+        (
+            "[database]\ntransaction_pooler = true\n".into(),
+            "database.transaction_pooler: got true; allowed: false, or",
+        ),
+        (
+            pooled("[cache]\nnotify_url = 'sqlite:a.db'\n"),
+            "cache.notify_url: got \"sqlite:a.db\"; allowed: postgres://",
+        ),
+    ] {
+        let error = read(&text, &[], &[]).unwrap_err();
+        assert!(error.contains(wanted), "{error}");
+    }
+}
+
 /// Compares a file of this repository with what it should be; with UPDATE_DOCS set, writes it.
 fn keep(path: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

@@ -11,6 +11,8 @@ pub mod http;
 #[allow(dead_code, reason = "the soak speaks HTTP/1")]
 pub mod http2;
 pub mod load;
+#[allow(dead_code, reason = "the soak has none")]
+pub mod pgbouncer;
 pub mod postgres;
 pub mod proc;
 pub mod program;

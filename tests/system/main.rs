@@ -42,6 +42,7 @@ mod notify;
 mod obituary;
 mod options;
 mod outage;
+mod pgbouncer;
 mod place;
 mod preload;
 mod privileges;

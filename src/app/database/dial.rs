@@ -157,7 +157,8 @@ impl Dialer {
     /// Has the server end what the token's connection is at work on, and blocks until it has heard of it.
     pub(super) fn cancel(&self, token: &CancelToken) -> Result<(), postgres::Error> {
         if self.wired {
-            token.cancel_query(self.wire(&Arc::new(Contact::default())))
+            let wire = self.wire(&Arc::new(Contact::default()));
+            token.cancel_query(Wire { ends_first: false, ..wire })
         } else {
             token.cancel_query(NoTls)
         }
@@ -165,13 +166,17 @@ impl Dialer {
 
     fn wire(&self, contact: &Arc<Contact>) -> Wire {
         let greeting = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-        Wire { contact: Arc::clone(contact), greeting, tls: self.tls.clone() }
+        Wire { contact: Arc::clone(contact), greeting, tls: self.tls.clone(), ends_first: true }
     }
 }
 
 /// The server's words, or the reason why there are none.
 pub(super) fn describe(error: &postgres::Error) -> String {
     match (error.as_db_error(), error.source()) {
+        // PgBouncer's words.
+        (Some(refusal), _) if refusal.message().starts_with("unsupported startup parameter") => {
+            format!("{refusal}; behind a pooler set database.transaction_pooler, or statement_timeout to 0")
+        }
         (Some(refusal), _) => refusal.to_string(),
         (None, Some(source)) => format!("{error}: {source}"),
         (None, None) => error.to_string(),
@@ -216,6 +221,9 @@ struct Wire {
     /// How long the server may take from the connection to the end of its greeting.
     greeting: Duration,
     tls: Option<TlsConnector>,
+    /// Who asks to cancel leaves the end to the server, as libpq does: PgBouncer before 1.20 may otherwise die of it
+    /// (<https://github.com/pgbouncer/pgbouncer/issues/801>).
+    ends_first: bool,
 }
 
 impl MakeTlsConnect<Socket> for Wire {
@@ -224,9 +232,9 @@ impl MakeTlsConnect<Socket> for Wire {
     type Error = Infallible;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Connect, Infallible> {
-        let Wire { contact, greeting, tls } = self;
+        let Wire { contact, greeting, tls, ends_first } = self;
         let tls = tls.as_ref().map(|tls| (tls.clone(), host.to_owned()));
-        Ok(Connect { contact: Arc::clone(contact), greeting: *greeting, tls })
+        Ok(Connect { contact: Arc::clone(contact), greeting: *greeting, tls, ends_first: *ends_first })
     }
 }
 
@@ -235,6 +243,7 @@ struct Connect {
     greeting: Duration,
     /// With the name that the server must prove to have.
     tls: Option<(TlsConnector, String)>,
+    ends_first: bool,
 }
 
 impl TlsConnect<Socket> for Connect {
@@ -255,7 +264,8 @@ impl TlsConnect<Socket> for Connect {
                 None => Transport::Plain(socket),
             };
             let patience = Some(Box::pin(sleep_until(patience)));
-            Ok(Stream { transport, contact: self.contact, patience, farewell: None })
+            let ends_first = self.ends_first;
+            Ok(Stream { transport, contact: self.contact, patience, farewell: None, ends_first })
         })
     }
 }
@@ -272,6 +282,7 @@ struct Stream {
     patience: Option<Pin<Box<Sleep>>>,
     /// Once goodbye is said.
     farewell: Option<Pin<Box<Sleep>>>,
+    ends_first: bool,
 }
 
 impl AsyncRead for Stream {
@@ -328,7 +339,9 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.farewell.is_none() {
-            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            if self.ends_first {
+                ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            }
             self.farewell = Some(Box::pin(sleep_until(Instant::now() + FAREWELL)));
         }
         if self.poll_end(cx).is_pending() {

@@ -8,6 +8,7 @@ mod health;
 pub(crate) mod limit;
 pub(crate) mod notify;
 mod pool;
+mod pooled;
 mod postgres;
 pub(crate) mod probe;
 pub(crate) mod setup;
@@ -84,8 +85,10 @@ impl Database {
 /// Whether the URL can be understood, and the files that it names be read; connects to nothing. `Ok`: what is weak about
 /// it, if so. No message holds the password.
 pub(crate) fn check(settings: &Settings) -> Result<Option<String>, String> {
-    match &settings.database.url {
+    let check = |url: &Option<DatabaseUrl>| match url {
         Some(DatabaseUrl::Postgres(url)) => dial::check(url),
         Some(DatabaseUrl::Sqlite(_)) | None => Ok(None),
-    }
+    };
+    let listening = check(&settings.cache.notify_url)?;
+    Ok(check(&settings.database.url)?.or(listening))
 }

@@ -127,7 +127,8 @@ impl Telling {
 /// Listens until told to leave; returns the process's exit code. A byte through `line` calls `reopen_log`, its end asks to
 /// leave.
 pub(crate) fn work(settings: &Settings, board: Board, line: UnixStream, reopen_log: fn()) -> i32 {
-    let Some(DatabaseUrl::Postgres(url)) = &settings.database.url else { return 0 };
+    let url = settings.cache.notify_url.as_ref().or(settings.database.url.as_ref());
+    let Some(DatabaseUrl::Postgres(url)) = url else { return 0 };
     let dialer = match Dialer::new(url, &format!("{}/notify", settings.proc_name)) {
         Ok(dialer) => dialer,
         Err(reason) => {

@@ -5,6 +5,7 @@ use super::budget::{Budget, Token};
 use super::dial::{Contact, Dialer, describe};
 use super::health::{Cancel, Connect, Session};
 use super::notify::{self, Telling};
+use super::pooled::Pooled;
 use super::{Isolation, TransactionOptions, limit};
 use crate::app::Error;
 use crate::config::DatabaseSettings;
@@ -12,7 +13,7 @@ use lru::LruCache;
 use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
-use postgres::{CancelToken, Client, Row, SimpleQueryMessage, Statement};
+use postgres::{CancelToken, Client, Row, RowIter, SimpleQueryMessage, Statement};
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,17 +42,22 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 ///     worker.postgres().run(move |db| Ok(db.query_opt(by_id, &[&id])?.map(|row| row.get(0)))).await
 /// }
 /// ```
+///
+/// Behind a pooler in transaction mode, with `[database] transaction_pooler`, nothing is kept. Each call is then a transaction of
+/// its own, outside of [`Pool::transaction`](super::Pool::transaction).
 pub struct PostgresSession {
-    client: Client,
+    pub(super) client: Client,
     statements: LruCache<String, Statement>,
+    /// Behind a pooler in transaction mode.
+    pub(super) pooled: Option<Pooled>,
     /// Something ran that may have opened a transaction, and nobody asked the server since.
-    suspect: bool,
+    pub(super) suspect: bool,
     /// Inside `Pool::transaction`.
-    in_transaction: bool,
+    pub(super) in_transaction: bool,
     /// A statement failed in this transaction, so that `COMMIT` may quietly roll back.
-    failed: bool,
+    pub(super) failed: bool,
     /// A commit or a rollback failed: the state is unknown.
-    broken: bool,
+    pub(super) broken: bool,
     cancel: Arc<dyn Cancel>,
     telling: Telling,
     /// Its place in the budget. After the client: it is given back when that is closed.
@@ -66,6 +72,7 @@ impl PostgresSession {
         PostgresSession {
             client,
             statements: LruCache::unbounded(),
+            pooled: None,
             suspect: false,
             in_transaction: false,
             failed: false,
@@ -76,10 +83,14 @@ impl PostgresSession {
         }
     }
 
-    /// The prepared statement for `sql`, kept for the next time.
+    /// The prepared statement for `sql`, kept for the next time. With `transaction_pooler` it is not, and good within the
+    /// transaction only.
     pub fn prepare(&mut self, sql: &str) -> Result<Statement, postgres::Error> {
         if may_control_transaction(sql) {
             self.suspect = true;
+        }
+        if self.is_pooled() {
+            return self.client.prepare(sql).inspect_err(|_| self.failed = true);
         }
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
@@ -94,21 +105,33 @@ impl PostgresSession {
 
     /// All rows.
     pub fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, postgres::Error> {
+        if self.is_pooled() {
+            return self.run_typed(sql, params, |client, params| client.query_typed(sql, &params));
+        }
         self.with_statement(sql, |client, statement| client.query(statement, params))
     }
 
     /// The one row; an error when there is none or more than one.
     pub fn query_one(&mut self, sql: &str, params: Params<'_>) -> Result<Row, postgres::Error> {
+        if self.is_pooled() {
+            return self.run_typed(sql, params, |client, params| client.query_typed_one(sql, &params));
+        }
         self.with_statement(sql, |client, statement| client.query_one(statement, params))
     }
 
     /// The row, if there is one; an error when there are more.
     pub fn query_opt(&mut self, sql: &str, params: Params<'_>) -> Result<Option<Row>, postgres::Error> {
+        if self.is_pooled() {
+            return self.run_typed(sql, params, |client, params| client.query_typed_opt(sql, &params));
+        }
         self.with_statement(sql, |client, statement| client.query_opt(statement, params))
     }
 
     /// The number of rows that were changed.
     pub fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64, postgres::Error> {
+        if self.is_pooled() {
+            return self.run_typed(sql, params, |client, params| client.execute_typed(sql, &params));
+        }
         self.with_statement(sql, |client, statement| client.execute(statement, params))
     }
 
@@ -122,8 +145,7 @@ impl PostgresSession {
     ) -> Result<(), E> {
         let mut ended = None;
         let cancel = Arc::clone(&self.cancel);
-        self.with_statement(sql, |client, statement| {
-            let mut rows = client.query_raw(statement, params.iter().copied())?;
+        let mut take_all = |mut rows: RowIter<'_>| {
             while let Some(row) = rows.next()? {
                 if let Err(error) = take(&row) {
                     ended = Some(error);
@@ -134,7 +156,14 @@ impl PostgresSession {
                 }
             }
             Ok(())
-        })?;
+        };
+        if self.is_pooled() {
+            self.run_typed(sql, params, |client, params| take_all(client.query_typed_raw(sql, params)?))?;
+        } else {
+            self.with_statement(sql, |client, statement| {
+                take_all(client.query_raw(statement, params.iter().copied())?)
+            })?;
+        }
         match ended {
             // The order to end may arrive late, and must not meet another statement.
             Some(error) => {
@@ -223,7 +252,7 @@ impl PostgresSession {
 
     /// Asks whether a transaction is open: in one, `now()` is the time of its beginning. A failed one refuses to
     /// answer.
-    fn is_outside_transaction(&mut self) -> bool {
+    pub(super) fn is_outside_transaction(&mut self) -> bool {
         let answer = self.client.simple_query("SELECT now() = statement_timestamp()");
         answer.is_ok_and(|messages| {
             messages.iter().any(|message| match message {
@@ -267,7 +296,7 @@ impl Session for PostgresSession {
             Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
         };
         let access = if options.read_only { " READ ONLY" } else { "" };
-        self.client.batch_execute(&format!("BEGIN{isolation}{access}"))?;
+        self.client.batch_execute(&self.beginning(&format!("{isolation}{access}")))?;
         self.in_transaction = true;
         self.failed = false;
         Ok(())
@@ -369,9 +398,11 @@ pub(super) fn connector(
     budget: Option<Arc<Budget>>,
     telling: Telling,
 ) -> Connect<PostgresSession> {
+    let (is_pooled, limit) = (settings.transaction_pooler, settings.statement_timeout);
     let dialer = Dialer::new(url, application).map(|mut dialer| {
-        if !settings.statement_timeout.is_zero() {
-            dialer.limit_statements(settings.statement_timeout);
+        // A pooler takes no such option; there the limit comes with each transaction.
+        if !limit.is_zero() && !is_pooled {
+            dialer.limit_statements(limit);
         }
         dialer
     });
@@ -387,6 +418,7 @@ pub(super) fn connector(
         }
         let client = dialer.dial(&contact).map_err(|error| Error::DatabaseDown(describe(&error)))?;
         let mut session = PostgresSession::new(client, dialer, telling.clone());
+        session.pooled = is_pooled.then(|| Pooled::new(limit));
         session.token = token;
         session.begin_to_count().map_err(|error| Error::DatabaseDown(describe(&error)))?;
         Ok(session)

@@ -4,6 +4,7 @@
 use super::budget::{Budget, Token};
 use super::dial::{Contact, Dialer, describe};
 use super::notify::Telling;
+use super::pooled::Pooled;
 use super::{PostgresSession, SqliteSession};
 use crate::config::{DatabaseUrl, Settings};
 use crate::scoreboard::Board;
@@ -52,13 +53,18 @@ pub(crate) fn open(settings: &Settings, board: Option<Board>) -> Result<Option<P
         None => return Ok(None),
         Some(DatabaseUrl::Postgres(url)) => {
             let mut dialer = Dialer::new(url, &format!("{}/check", settings.proc_name))?;
-            dialer.limit_statements(STATEMENT_WAIT);
+            let is_pooled = settings.database.transaction_pooler;
+            if !is_pooled {
+                dialer.limit_statements(STATEMENT_WAIT);
+            }
             let contact = Arc::new(Contact::default());
             if let Some(token) = &mut token {
                 token.accompany(&contact);
             }
             let client = dialer.dial(&contact).map_err(|error| describe(&error))?;
-            Session::Postgres(Box::new(PostgresSession::new(client, &dialer, Telling::nobody())))
+            let mut session = PostgresSession::new(client, &dialer, Telling::nobody());
+            session.pooled = is_pooled.then(|| Pooled::new(STATEMENT_WAIT));
+            Session::Postgres(Box::new(session))
         }
         Some(DatabaseUrl::Sqlite(path)) if path.exists() => {
             Session::Sqlite(SqliteSession::new(read_only(path)?))

@@ -88,6 +88,44 @@ fn a_connection_has_the_settings() {
 }
 
 #[test]
+fn behind_a_pooler_nothing_outlives_a_transaction() {
+    let cluster = cluster();
+    run(async {
+        let mut settings = settings(DatabaseUrl::Postgres(cluster.url()));
+        settings.database.transaction_pooler = true;
+        let pool = worker(settings).postgres();
+        let left = "SELECT concat(current_setting('statement_timeout'), ' ', (SELECT count(*) FROM pg_prepared_statements))";
+        // Of the transaction that asks; and outside, after rows that are still held.
+        assert_eq!(one::<String>(&pool, left).await, "30s 0");
+        let outside = |db: &mut PostgresSession| {
+            let rows = db.query("SELECT $1::int + 1, $2::text", &[&1_i32, &"a"])?;
+            db.query_opt("SELECT $1::int WHERE false", &[&1_i32])?;
+            assert_eq!(db.execute("SELECT $1::int", &[&1_i32])?, 1);
+            assert!(db.query("SELECT 1 / $1::int", &[&0_i32]).is_err());
+            let left = db.client().simple_query(
+                "SELECT count(*) || current_setting('statement_timeout') FROM pg_prepared_statements",
+            )?;
+            assert_eq!((rows[0].get::<_, i32>(0), rows[0].get::<_, &str>(1)), (2, "a"));
+            let first = left.iter().find_map(|message| match message {
+                ::postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None, // not our enum
+            });
+            Ok(first)
+        };
+        assert_eq!(pool.run(outside).await.unwrap().as_deref(), Some("00"));
+        // A transaction of the app's own is left alone.
+        let own = |db: &mut PostgresSession| {
+            db.batch_execute("CREATE TEMPORARY TABLE pooled (a int)")?;
+            db.batch_execute("BEGIN")?;
+            db.execute("INSERT INTO pooled VALUES ($1)", &[&1_i32])?;
+            db.batch_execute("ROLLBACK")?;
+            Ok(db.query_one("SELECT count(*) FROM pooled", &[])?.get::<_, i64>(0))
+        };
+        assert_eq!(pool.run(own).await.unwrap(), 0);
+    });
+}
+
+#[test]
 fn connections_that_find_a_new_file_at_once_are_all_let_in() {
     for _ in 0..50 {
         let folder = tempfile::tempdir().unwrap();

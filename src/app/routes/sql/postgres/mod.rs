@@ -64,6 +64,16 @@ fn attempt(
     one: bool,
     stream: Option<&mut Stream>,
 ) -> Result<Bytes, Failure<postgres::Error>> {
+    session.on_one_process(|session| attempt_there(session, prepared, values, one, stream))
+}
+
+fn attempt_there(
+    session: &mut PostgresSession,
+    prepared: &Prepared,
+    values: &[Value],
+    one: bool,
+    stream: Option<&mut Stream>,
+) -> Result<Bytes, Failure<postgres::Error>> {
     let statement = session.prepare(&prepared.text)?;
     let encoded = bind(&statement, prepared, values)?;
     let params: Vec<&(dyn ToSql + Sync)> = encoded.iter().map(|value| value as _).collect();

@@ -8,6 +8,7 @@ use crate::app::routes::sql::rows::{Broken, Rows};
 use crate::app::routes::sql::{Prepared, Unproved};
 use crate::app::routes::value::Value;
 use crate::config::{Param, ParamKind, Scalar};
+use postgres::Statement;
 use postgres::error::{ErrorPosition, SqlState};
 
 /// Classes of errors that say how the server stands: connection, resources, an operator, a lock, a timeout, the system.
@@ -19,7 +20,15 @@ pub(in crate::app::routes) fn prove(
     prepared: &Prepared,
     params: &[Param],
 ) -> Result<(), Unproved> {
-    let statement = session.prepare(&prepared.text).map_err(|error| refused(&error, &prepared.text))?;
+    // What fails on the way there is told as a statement's failure is.
+    let judged = session.on_one_process(|session| {
+        let statement = session.prepare(&prepared.text)?;
+        Ok::<_, postgres::Error>(judge(&statement, prepared, params))
+    });
+    judged.map_err(|error| refused(&error, &prepared.text))?
+}
+
+fn judge(statement: &Statement, prepared: &Prepared, params: &[Param]) -> Result<(), Unproved> {
     let broken = |Broken(what): Broken| Unproved::Wrong { line: 0, what, may_come: false };
     for (name, kind) in prepared.names.iter().zip(statement.params()) {
         let Some(param) = params.iter().find(|param| param.name == *name) else { continue };
@@ -29,7 +38,7 @@ pub(in crate::app::routes) fn prove(
             Ok(_) | Err(Misfit::Value(_)) => {}
         }
     }
-    shapes(&statement).map_err(broken)?;
+    shapes(statement).map_err(broken)?;
     let columns = statement.columns().iter().map(|column| column.name());
     Rows::new(columns, false, None).map(drop).map_err(broken)
 }
