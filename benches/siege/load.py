@@ -1,13 +1,18 @@
 """siege(1): how it is told what to do, and what it says. Not here: against whom."""
 
+import contextlib
 import json
 import os
 import random
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from bank import ACCOUNTS
+
+# How long siege may take to end when its time is over. At times its threads wait for each other for ever.
+PATIENCE = 10
 
 CLIENTS = 25
 # While money is moved, some clients move and the others read.
@@ -29,6 +34,18 @@ failures = 1000000
 """
 
 
+class Hung(Exception):
+    """siege did not end."""
+
+
+def again(work):
+    """What siege did not end with is done anew, some times."""
+    for _ in range(3):
+        with contextlib.suppress(Hung):
+            return work()
+    return work()
+
+
 class Siege:
     def __init__(self, core):
         self.core = core
@@ -46,10 +63,12 @@ class Siege:
     def start(self, clients, seconds, *target):
         command = ["taskset", "-c", self.core, "siege", "-R", f"{self.folder.name}/siegerc", "-b"]
         command += [f"-c{clients}", f"-t{seconds}S", *target]
-        return subprocess.Popen(
+        siege = subprocess.Popen(
             command, env=self.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True,
         )
+        siege.due = time.monotonic() + seconds + PATIENCE
+        return siege
 
     def read(self, url, seconds):
         return outcome(self.start(CLIENTS, seconds, url))
@@ -75,7 +94,12 @@ def order(dice):
 
 def outcome(siege):
     """Its own counts, by the names that it gives them."""
-    said = siege.communicate()[0]
+    try:
+        said = siege.communicate(timeout=max(siege.due - time.monotonic(), 0.1))[0]
+    except subprocess.TimeoutExpired:
+        siege.kill()
+        siege.wait()
+        raise Hung
     try:
         counts = json.loads(said[said.index("{"):])
     except ValueError:

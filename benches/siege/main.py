@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from statistics import median
 
 import chart
 from bank import ACCOUNTS, BALANCE, Bank
-from load import CLIENTS, MOVERS, Siege, outcome
+from load import CLIENTS, MOVERS, Siege, again, outcome
 from servers import DEADLINE, GUNICORN, Server, ferricorn_command
 
 # Names as the servers know them, and as people do.
@@ -58,11 +59,14 @@ class Case:
         before, total = bank.transfers(), ACCOUNTS * BALANCE
         moving, reading = siege.begin_transfers(self.server.url("/transfers"), self.server.url("/"), seconds)
         self.seen, self.wrong_pages = 0, 0
-        while reading.poll() is None:
+        while reading.poll() is None and time.monotonic() < reading.due:
             page = self.server.accounts()
             self.seen += 1
             self.wrong_pages += len(page) != ACCOUNTS or sum(balance for _, balance in page) != total
-        answered, self.reads = int(outcome(moving)["transactions"]), outcome(reading)["transaction_rate"]
+        try:
+            answered, self.reads = int(outcome(moving)["transactions"]), outcome(reading)["transaction_rate"]
+        finally:
+            moving.kill(), reading.kill()
         wait("no transaction is open", bank.is_settled)
         self.answered, self.moves = answered, answered / seconds
         self.committed = bank.transfers() - before
@@ -147,6 +151,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--svg", required=True)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended, then, too
     arguments.ferricorn = os.path.abspath(arguments.ferricorn)  # each server has a folder of its own
     programs = {"Ferricorn": arguments.ferricorn}
     if arguments.gunicorn:
@@ -164,12 +169,12 @@ def main():
                 assert server.accounts() == bank.accounts(), f"{kind}, {scenario}"
                 cases.append(Case(server))
         for case in cases:
-            siege.read(case.server.url("/"), 1)  # warms up
+            again(lambda: siege.read(case.server.url("/"), 1))  # warms up
         for _ in range(arguments.rounds):
             for case in cases:
-                case.measure(siege, bank, arguments.seconds)
+                again(lambda: case.measure(siege, bank, arguments.seconds))
         for case in cases:
-            case.move_money(siege, bank, arguments.seconds)
+            again(lambda: case.move_money(siege, bank, arguments.seconds))
         print_table(cases, arguments)
         print_transfers(cases, bank)
     rows = [

@@ -5,13 +5,14 @@ import argparse
 import contextlib
 import http.client
 import os
+import signal
 import sys
 import time
 from statistics import median, quantiles
 from urllib.parse import urlencode
 
 from bank import Bank
-from load import CLIENTS, Siege, outcome
+from load import CLIENTS, Siege, again, outcome
 from main import CLIENT_CORE, SERVER_CORE, figures, print_machine
 from servers import DEADLINE, Server, ferricorn_command
 
@@ -66,6 +67,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended, then, too
     program = os.path.abspath(arguments.ferricorn)
     with contextlib.ExitStack() as stack:
         bank = Bank(CLIENT_CORE)
@@ -87,8 +89,8 @@ def main():
         print(f"  median {median(waits):.2f} ms, p99 {quantiles(waits, n=100)[98]:.2f} ms, most {max(waits):.2f} ms")
         rates = {"with": [], "without": []}
         for _ in range(arguments.rounds):
-            rates["with"].append(write_all_the_time(siege, here, arguments.seconds))
-            rates["without"].append(write_all_the_time(siege, silent, arguments.seconds))
+            for name, server in (("with", here), ("without", silent)):
+                rates[name].append(again(lambda: write_all_the_time(siege, server, arguments.seconds)))
         print(f"\nsiege -c{CLIENTS} that only writes, {arguments.rounds} rounds of {arguments.seconds} s for each in turn:")
         for name, values in rates.items():
             print(f"  {figures(values)} transfers a second {name} notify")

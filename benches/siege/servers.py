@@ -26,6 +26,20 @@ def ferricorn_command(scenario):
     return words + (" --cache-notify" if "notify" in scenario else "")
 
 
+def cpu_seconds(group):
+    """That of all processes of the group."""
+    total = 0
+    for name in os.listdir("/proc"):
+        try:
+            fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split() if name.isdigit() else None
+        except OSError:
+            continue
+        # After the name: the third one is the process group, the twelfth and thirteenth the time in it and in the kernel.
+        if fields and int(fields[2]) == group:
+            total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
 class Server:
     """One of them, in a folder and a group of processes of its own."""
 
@@ -97,17 +111,7 @@ class Server:
         return [(int(number), int(balance)) for number, balance in rows]
 
     def cpu_seconds(self):
-        """That of all its processes."""
-        total = 0
-        for name in os.listdir("/proc"):
-            try:
-                fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split() if name.isdigit() else None
-            except OSError:
-                continue
-            # After the name: the third one is the process group, the twelfth and thirteenth the time in it and in the kernel.
-            if fields and int(fields[2]) == self.process.pid:
-                total += int(fields[11]) + int(fields[12])
-        return total / TICK
+        return cpu_seconds(self.process.pid)
 
     def close(self):
         self.process.send_signal(signal.SIGTERM)
