@@ -125,7 +125,8 @@ fn one(left: &mut &[u8]) -> Result<(Expected, Then), Fault> {
     };
     let seen = super::seen(head.method, head.target, &body);
     // Who waits to be told to go on, and is not, may send the body or not.
-    let is_untold = head.method == super::UNREAD && !expectations.is_empty() && !body.is_empty();
+    let has_body = is_chunked || !body.is_empty();
+    let is_untold = head.method == super::UNREAD && !expectations.is_empty() && has_body;
     let options = values("connection");
     let then = match options[..] {
         _ if is_untold && !head.is_old => Then::MayEnd,
