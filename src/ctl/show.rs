@@ -76,7 +76,10 @@ fn changes_and_listeners(status: &Value) -> String {
     let mut out = String::new();
     for change in status["last_reload"]["changes"].as_array().into_iter().flatten() {
         let values = match (&change["old"], &change["new"]) {
-            (Value::String(old), Value::String(new)) => format!("{} → {}", plain(old), plain(new)),
+            // Some settings have more to them than is shown.
+            (Value::String(old), Value::String(new)) if old != new => {
+                format!("{} → {}", plain(old), plain(new))
+            }
             (_, _) => "changed".to_owned(),
         };
         let fixed = if change["is_fixed"] == true { ", after an upgrade or a restart" } else { "" };
@@ -206,9 +209,13 @@ mod tests {
 
     #[test]
     fn the_last_reload_and_the_listeners_are_shown_in_lines() {
-        let change = |setting: &str, old: Option<&str>, is_fixed: bool| json!({ "setting": setting, "old": old, "new": old, "is_fixed": is_fixed });
-        let changes =
-            [change("a", Some("1"), false), change("b", Some("\u{1b}"), true), change("c", None, false)];
+        let change = |setting: &str, values: [Option<&str>; 2], is_fixed: bool| json!({ "setting": setting, "old": values[0], "new": values[1], "is_fixed": is_fixed });
+        let changes = [
+            change("a", [Some("1"), Some("2")], false),
+            change("b", [Some("\u{1b}"), Some("x")], true),
+            change("c", [None; 2], false),
+            change("d", [Some("9 tables"); 2], false),
+        ];
         let waiting = json!({ "on": "127.0.0.1:1", "waiting": 3, "backlog": 9 });
         let told = json!({
             "last_reload": { "changes": changes },
@@ -216,7 +223,7 @@ mod tests {
         });
         assert_eq!(
             changes_and_listeners(&told),
-            "  a 1 → 1\n  b   →  , after an upgrade or a restart\n  c changed\n\
+            "  a 1 → 2\n  b   → x, after an upgrade or a restart\n  c changed\n  d changed\n\
              listening on 127.0.0.1:1, 3 wait to be accepted, of 9 at a socket\nlistening on unix:s\n"
         );
         assert_eq!(changes_and_listeners(&json!({ "last_reload": null })), "");
