@@ -32,12 +32,12 @@ pub fn measure() {
             println!("  get_or_load, {entries} entries: {} ns", Figures::of(loaded));
         });
     }
-    runtime().block_on(with_tags());
+    let cache = cache(1); // which has a runtime of its own meanwhile
+    runtime().block_on(with_tags(cache));
 }
 
 /// What tags add to a hit, and what it takes to invalidate.
-async fn with_tags() {
-    let cache = cache(1);
+async fn with_tags(cache: Cache<u64, u64>) {
     let names: Vec<String> = (0..MAX_TAGS).map(|number| format!("tag {number}")).collect();
     for tags in [1, MAX_TAGS] {
         cache.clear();
