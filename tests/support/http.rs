@@ -144,6 +144,11 @@ impl Connection {
         Ok(())
     }
 
+    #[allow(dead_code, reason = "the tests of the whole program post")]
+    pub fn post_json(&mut self, path: &str, body: &serde_json::Value) -> Result<Response, Failure> {
+        self.request("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes())
+    }
+
     pub fn get(&mut self, path: &str) -> Result<Response, Failure> {
         self.request("GET", path, &[], b"")
     }

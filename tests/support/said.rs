@@ -65,6 +65,8 @@ pub enum Said {
     /// Where the admin process answers.
     AdminListening,
     AdminExited,
+    /// The process for `[cache] notify` hears of others.
+    NotifyListening,
 }
 
 impl Said {
@@ -110,6 +112,7 @@ impl Said {
             Said::Stopped => "stopped",
             Said::AdminListening => "admin listening on=",
             Said::AdminExited => "admin exited",
+            Said::NotifyListening => "cache notifications listening",
         }
     }
 }

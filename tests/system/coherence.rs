@@ -217,9 +217,8 @@ fn a_route_that_invalidates_is_seen_by_whoever_asks_next() {
     let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
     for round in 0..200 {
         let name = format!("item {round}");
-        let body = format!(r#"{{"name": "{name}", "price": {round}}}"#);
-        let json = [("content-type", "application/json")];
-        let posted = clients[round % 8].request("POST", "/items", &json, body.as_bytes()).unwrap();
+        let body = serde_json::json!({ "name": name, "price": round });
+        let posted = clients[round % 8].post_json("/items", &body).unwrap();
         assert_eq!(posted.status, 201);
         for client in &mut clients {
             assert_eq!(client.get("/items").unwrap().json()[0]["name"], *name, "round {round}");

@@ -3,15 +3,14 @@
 
 use crate::support::postgres::Cluster;
 use crate::support::proxy::Proxy;
-use crate::support::{DEADLINE, Program, Server, alone, eventually, seconds};
+use crate::support::{DEADLINE, Program, Said, Server, alone, eventually, seconds};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGUSR2};
+use serde_json::json;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The listener finds out within five seconds that its link is dead, and begins anew.
 const FINDS_OUT: Duration = Duration::from_secs(5);
-
-const LISTENING: &str = "cache notifications listening";
 
 const ROUTES: &str = r#"
 [[route]]
@@ -48,7 +47,7 @@ fn shop(database: SocketAddr, more: &str) -> Program {
 /// It listens.
 fn opened(database: SocketAddr) -> Server {
     let server = shop(database, "").start();
-    server.wait_text(LISTENING);
+    server.wait(Said::NotifyListening);
     server
 }
 
@@ -70,9 +69,7 @@ fn names(server: &Server) -> Vec<String> {
 }
 
 fn add(server: &Server, name: &str) -> u16 {
-    let body = format!("{{\"name\": \"{name}\"}}");
-    let fields = [("content-type", "application/json")];
-    server.connect().request("POST", "/items", &fields, body.as_bytes()).unwrap().status
+    server.connect().post_json("/items", &json!({ "name": name })).unwrap().status
 }
 
 fn count(server: &Server) -> u64 {
@@ -84,7 +81,7 @@ fn has(server: &Server, name: &str) -> bool {
 }
 
 fn times(server: &Server) -> usize {
-    server.log_with(LISTENING).len()
+    server.count(Said::NotifyListening)
 }
 
 #[test]
@@ -187,7 +184,7 @@ fn a_reload_and_an_upgrade_have_listeners_of_their_own() {
     let here = opened(cluster.addr());
     // The least budget: 2 × 1 worker, two who listen, one to ask.
     let mut there = shop(cluster.addr(), "max_connections = 5").start();
-    there.wait_text(LISTENING);
+    there.wait(Said::NotifyListening);
     let first = there.listeners();
     there.signal(SIGHUP);
     eventually(DEADLINE, "another one listens", || times(&there) == 2 && there.listeners().len() == 1);

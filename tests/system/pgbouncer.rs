@@ -3,10 +3,9 @@
 
 use crate::support::pgbouncer::Bouncer;
 use crate::support::postgres::Cluster;
-use crate::support::{DEADLINE, Program, Server, alone, eventually};
+use crate::support::{DEADLINE, Program, Said, Server, alone, eventually};
+use serde_json::json;
 use std::thread;
-
-const LISTENING: &str = "cache notifications listening";
 
 /// Many statements of different shapes, so that names of prepared ones would get in each other's way.
 fn routes() -> String {
@@ -66,9 +65,7 @@ fn cluster() -> Cluster {
 }
 
 fn add(server: &Server, name: &str) -> u16 {
-    let body = format!("{{\"name\": \"{name}\"}}");
-    let fields = [("content-type", "application/json")];
-    server.connect().request("POST", "/items", &fields, body.as_bytes()).unwrap().status
+    server.connect().post_json("/items", &json!({ "name": name })).unwrap().status
 }
 
 fn has(server: &Server, name: &str) -> bool {
@@ -172,7 +169,7 @@ fn caches_of_two_servers_hear_of_each_other_over_a_connection_in_session_mode() 
     let opened = || {
         let cache = format!("notify = true\nnotify_url = \"{}\"", bouncer.url("shop_listen"));
         let server = shop(&bouncer, "transaction_pooler = true", &cache).workers(1).start();
-        server.wait_text(LISTENING);
+        server.wait(Said::NotifyListening);
         server
     };
     let (here, there) = (opened(), opened());
@@ -183,7 +180,7 @@ fn caches_of_two_servers_hear_of_each_other_over_a_connection_in_session_mode() 
     }
     bouncer.restart();
     eventually(DEADLINE, "both listen again", || {
-        [&here, &there].iter().all(|server| server.log_with(LISTENING).len() == 2)
+        [&here, &there].iter().all(|server| server.count(Said::NotifyListening) == 2)
     });
     assert!(!has(&there, "four"));
     eventually(DEADLINE, "it is written", || add(&here, "four") == 200);

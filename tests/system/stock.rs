@@ -33,8 +33,7 @@ fn on_both(settings: &str, files: &[(&str, &str)], story: impl Fn(&Server, &str)
 }
 
 fn post(client: &mut Connection, path: &str, body: &Value) -> Response {
-    let body = body.to_string();
-    client.request("POST", path, &[("content-type", "application/json")], body.as_bytes()).unwrap()
+    client.post_json(path, body).unwrap()
 }
 
 /// `field: message` of each error of a problem document.
