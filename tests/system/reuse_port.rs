@@ -164,18 +164,14 @@ fn resizes_and_reloads_take_no_more_queues_than_there_were_workers() {
 }
 
 fn carry_out(server: &Server, signal: Signal) {
-    let said = match signal {
-        SIGTTIN => Said::Ready,
-        SIGTTOU => Said::Exited,
-        _ => Said::ReloadDone,
+    let (said, times) = match signal {
+        SIGTTIN => (Said::Ready, 1),
+        SIGTTOU => (Said::Exited, 1),
+        _ => (Said::Exited, server.workers().len()),
     };
     let count = server.count(said);
-    let wanted = server.workers().len();
     server.signal(signal);
-    server.wait_count(said, count + 1);
-    if signal == SIGHUP {
-        eventually(DEADLINE, "the old ones have left", || server.workers().len() == wanted);
-    }
+    server.wait_count(said, count + times);
 }
 
 /// How many sockets listen on the address, as /proc/net/tcp has them (proc(5)): its state 0A.
