@@ -100,9 +100,7 @@ fn alive(board: &Board, now: u64) -> Verdict {
 
 /// Whether enough workers serve, and will go on to.
 fn ready(board: &Board, with_database: bool, now: u64) -> Verdict {
-    let standing = board.standing();
-    let silence = Duration::from_millis(now.saturating_sub(standing.said));
-    let mut workers = Workers { wanted: standing.workers_wanted, ..Workers::default() };
+    let mut workers = Workers::default();
     let mut pools = Pools::default();
     for (_, seat) in board.seats_used() {
         match seat.phase() {
@@ -118,6 +116,10 @@ fn ready(board: &Board, with_database: bool, now: u64) -> Verdict {
             Phase::Booting | Phase::Draining => {}
         }
     }
+    // After the seats: why workers drain was said before they did.
+    let standing = board.standing();
+    let silence = Duration::from_millis(now.saturating_sub(standing.said));
+    workers.wanted = standing.workers_wanted;
     let is_leaving = board.is_leaving() || standing.is_stopping;
     let reasons = if standing.is_succeeded {
         // Who asks is with one of the last workers; the next connection is to the new server, which was ready.

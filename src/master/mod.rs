@@ -301,6 +301,7 @@ impl<'a> Master<'a> {
             }
             self.queues.tend(self.arbiter.wanted(), now);
             self.tell_systemd(now);
+            self.stand();
             self.tend_admin(now);
             self.tend_notify(now);
             self.tell_who_waits();
@@ -396,8 +397,8 @@ impl<'a> Master<'a> {
         self.crew.pid(Role::Admin(self.admin.serial())).is_some()
     }
 
-    /// Says on the board how things stand, and sees to it that somebody is there who reads it.
-    fn tend_admin(&mut self, now: Instant) {
+    /// Says on the board how things stand. Workers whose probes are judged by it must not hear of an end before it is there.
+    fn stand(&self) {
         self.board.stand(&Standing {
             generation: self.current.0,
             workers_wanted: self.arbiter.wanted(),
@@ -407,6 +408,10 @@ impl<'a> Master<'a> {
             started: self.started,
             said: now_millis(),
         });
+    }
+
+    /// Sees to it that somebody is there who reads the board.
+    fn tend_admin(&mut self, now: Instant) {
         if self.around.predecessor.is_some() {
             return; // The address is the old master's until it leaves.
         }
@@ -519,6 +524,7 @@ impl<'a> Master<'a> {
                 log::info!("stopping");
                 self.waits.server_stops();
                 self.is_stopping = true;
+                self.stand();
                 self.around.notifier.stopping();
                 self.queues.stop();
                 self.close_sockets();

@@ -40,6 +40,7 @@ impl Master<'_> {
         self.waits.upgrade_is_done(self.crew.pid(Role::Successor));
         self.tell_who_waits();
         self.admin.leave();
+        self.stand();
         if let Some(pidfile) = self.around.pidfile.take() {
             pidfile.leave();
         }
