@@ -112,7 +112,7 @@ impl Line {
     }
 }
 
-fn left() -> StatusCode {
+pub(super) fn left() -> StatusCode {
     StatusCode::from_u16(LEFT).expect("a three-digit number")
 }
 

@@ -8,12 +8,13 @@ const CODE_BYTES: u32 = 4;
 /// What a client begins with (RFC 9113, 3.4).
 const PREFACE_BYTES: usize = 24;
 
-const END_STREAM: u8 = 0x1;
+pub(super) const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
+pub(super) const END_HEADERS: u8 = 0x4;
 
 /// Error codes (RFC 9113, 7).
 pub(super) const NO_ERROR: u32 = 0x0;
+pub(super) const REFUSED_STREAM: u32 = 0x7;
 pub(super) const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

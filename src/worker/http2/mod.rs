@@ -4,6 +4,7 @@
 mod budget;
 mod exchange;
 mod frames;
+mod heads;
 mod request;
 mod session;
 mod wire;
@@ -23,6 +24,7 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -89,9 +91,15 @@ where
                 is_told = true;
                 serving.as_mut().graceful_shutdown();
             }
-            ended = serving.as_mut() => break ended,
+            ended = poll_fn(|cx| {
+                let ended = serving.as_mut().poll(cx);
+                session.log_refused(&watched);
+                ended
+            }) => break ended,
         }
     };
+    let is_refused = matches!(&ended, Err(error) if is_by_us(&session, error));
+    session.log_unanswered(&watched, is_refused);
     if let Err(error) = ended {
         note_failure(&watched, &session, &error);
         linger(&watched.stream).await;
@@ -99,12 +107,19 @@ where
     drop(entry);
 }
 
+fn of_h2(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
+}
+
+/// It is this side that ended the connection, for what the client sent.
+fn is_by_us(session: &Session, error: &hyper::Error) -> bool {
+    session.has_overspent() || of_h2(error).is_some_and(h2::Error::is_library)
+}
+
 /// A client can have many fail: it is no line that all logs have.
 fn note_failure(watched: &Watched, session: &Session, error: &hyper::Error) {
-    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    let is_refused_by_h2 =
-        |error: &h2::Error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !error.is_remote();
-    if session.has_overspent() || h2.is_some_and(is_refused_by_h2) {
+    let is_too_much = |error: &h2::Error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    if is_by_us(session, error) && (session.has_overspent() || of_h2(error).is_some_and(is_too_much)) {
         watched.floor.seat.tally.flooded();
     }
     let peer = watched.origin().peer;

@@ -5,10 +5,11 @@ use super::budget::{Budget, Overspent};
 use super::close;
 use super::exchange::Guard;
 use super::frames::{Frame, Kind, NO_ERROR, Scanner, go_away};
+use super::heads::Heads;
 use crate::worker::connection::{Entry, Stage, Watched};
-use crate::worker::{Floor, IDLE_LINGER};
+use crate::worker::{Floor, IDLE_LINGER, access_log};
+use http::StatusCode;
 use slab::Slab;
-use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,11 +34,7 @@ pub(in crate::worker) struct Session {
 struct Traffic {
     incoming: Scanner,
     outgoing: Scanner,
-    /// Streams that were begun, and whose answers are not out yet.
-    open: HashSet<u32>,
-    /// One whose fields have not all come.
-    begun: Option<u32>,
-    last_stream: u32,
+    heads: Heads,
     budget: Budget,
     has_overspent: bool,
 }
@@ -57,9 +54,7 @@ impl Session {
         let traffic = Traffic {
             incoming: Scanner::of_client(),
             outgoing: Scanner::of_server(),
-            open: HashSet::new(),
-            begun: None,
-            last_stream: 0,
+            heads: Heads::default(),
             budget: Budget::new(floor.coarse_now.load(Ordering::Relaxed)),
             has_overspent: false,
         };
@@ -91,16 +86,16 @@ impl Session {
     pub(super) fn received(&self, watched: &Watched, bytes: &[u8]) -> Result<(), Overspent> {
         let mut traffic = self.traffic();
         traffic.budget.count_time(watched.floor.coarse_now.load(Ordering::Relaxed));
-        let Traffic { incoming, open, begun, last_stream, budget, .. } = &mut *traffic;
+        let Traffic { incoming, heads, budget, .. } = &mut *traffic;
         let mut spent = Ok(());
         incoming.scan(bytes, |frame| {
             if spent.is_ok() {
                 spent = budget.spend(&frame);
             }
-            note(&frame, open, begun, last_stream);
+            heads.received(&frame);
         });
         if incoming.is_at_rest() {
-            open.extend(begun.take());
+            heads.rest();
         }
         traffic.has_overspent |= spent.is_err();
         self.settle(watched, &traffic, false);
@@ -110,7 +105,7 @@ impl Session {
     /// The socket took this.
     pub(super) fn sent(&self, watched: &Watched, pieces: &[impl Deref<Target = [u8]>], count: usize) {
         let mut traffic = self.traffic();
-        let Traffic { outgoing, open, budget, .. } = &mut *traffic;
+        let Traffic { outgoing, heads, budget, .. } = &mut *traffic;
         let (mut left, mut is_answer, mut resets) = (count, false, Vec::new());
         for piece in pieces {
             let piece = &piece[..left.min(piece.len())];
@@ -118,9 +113,7 @@ impl Session {
             outgoing.scan(piece, |frame| {
                 is_answer |= matches!(frame.kind, Kind::Data | Kind::Headers);
                 budget.earn_by(&frame);
-                if frame.ends_stream() || frame.kind == Kind::Reset {
-                    open.remove(&frame.stream);
-                }
+                heads.sent(&frame);
                 // Behind an answer that leaves the body unread there is one without an error.
                 if frame.kind == Kind::Reset && frame.code != NO_ERROR {
                     resets.push(frame);
@@ -135,7 +128,7 @@ impl Session {
     /// The connection's stage. `is_answer`: a client that takes an answer is not idle.
     fn settle(&self, watched: &Watched, traffic: &Traffic, is_answer: bool) {
         let now = watched.floor.coarse_now.load(Ordering::Relaxed);
-        let stage = if !traffic.open.is_empty() {
+        let stage = if traffic.heads.has_open() {
             Stage::Answer
         } else if !traffic.incoming.is_at_rest() {
             Stage::Head
@@ -155,6 +148,22 @@ impl Session {
         // With no time to be idle in, the first answer is the last.
         if stage == Stage::Idle && before == Stage::Answer && watched.floor.settings.keepalive.is_zero() {
             self.leave(watched);
+        }
+    }
+
+    /// hyper has looked at all that has come: what never became a request has a line all the same.
+    pub(super) fn log_refused(&self, watched: &Watched) {
+        let refused = self.traffic().heads.settle(self.requests.load(Ordering::Relaxed));
+        refused.into_iter().for_each(|status| watched.floor.log_unread(watched, status));
+    }
+
+    /// The same for what the end of the connection leaves unanswered. `is_refused`: it is the server that ended it.
+    pub(super) fn log_unanswered(&self, watched: &Watched, is_refused: bool) {
+        // What comes after the last GOAWAY is not the server's any more, and the client was told so.
+        if self.left_at.load(Ordering::Relaxed) == 0 {
+            let status = if is_refused { StatusCode::BAD_REQUEST } else { access_log::left() };
+            let count = self.traffic().heads.unanswered(is_refused);
+            (0..count).for_each(|_| watched.floor.log_unread(watched, status));
         }
     }
 
@@ -219,7 +228,7 @@ impl Session {
     /// All that is open is handed over, and the client has taken nothing of it since `before`.
     pub(in crate::worker) fn is_stalled(&self, before: u64) -> bool {
         let last = self.idle_since.load(Ordering::Relaxed).max(self.closed_at.load(Ordering::Relaxed));
-        last < before && !self.traffic().open.is_empty() && self.streams().is_empty()
+        last < before && self.traffic().heads.has_open() && self.streams().is_empty()
     }
 
     /// Notes how the stream's task is woken.
@@ -272,27 +281,14 @@ impl Session {
     pub(super) fn tell_end(&self, watched: &Watched, error: u32) {
         let traffic = self.traffic();
         if traffic.outgoing.is_between_frames() {
-            let _ = watched.stream.lock().try_write(&go_away(traffic.last_stream, error));
+            let _ = watched.stream.lock().try_write(&go_away(traffic.heads.last_stream(), error));
         }
     }
 }
 
-/// The only word on a request whose head the h2 crate refused. A client can have many of them: it is no line that all logs have.
+/// Why a request was refused, where its line in the access log cannot say. A client can have many of them: it is no line that
+/// all logs have.
 fn note_reset(watched: &Watched, Frame { stream, code, .. }: &Frame) {
     let peer = watched.origin().peer;
     log::debug!("http/2 stream reset peer={peer} stream={stream} reason={:?}", h2::Reason::from(*code));
-}
-
-/// What a client's frame says of its streams.
-fn note(frame: &Frame, open: &mut HashSet<u32>, begun: &mut Option<u32>, last_stream: &mut u32) {
-    if frame.kind != Kind::Continuation {
-        // The fields of the last one have come, or this is an error that ends all.
-        open.extend(begun.take());
-    }
-    if frame.kind == Kind::Headers && frame.stream > *last_stream {
-        *last_stream = frame.stream;
-        *begun = Some(frame.stream);
-    } else if frame.kind == Kind::Reset {
-        open.remove(&frame.stream);
-    }
 }

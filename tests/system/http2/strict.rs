@@ -1,9 +1,9 @@
 //! What RFC 9113, 8, has a server refuse: on its stream, where the connection is not in doubt.
 
 use super::in_the_clear;
-use crate::support::Program;
-use crate::support::http2::{DATA, END_HEADERS};
-use crate::support::http2::{END_STREAM, Ended, HEADERS, Http2, PROTOCOL_ERROR, block, frame, get};
+use crate::support::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, PROTOCOL_ERROR, REFUSED_STREAM};
+use crate::support::http2::{Ended, Http2, block, frame, get};
+use crate::support::{Program, Server};
 
 const SCHEME: (&str, &str) = (":scheme", "http");
 const METHOD: (&str, &str) = (":method", "GET");
@@ -120,7 +120,7 @@ fn malformed_requests_never_reach_the_app_and_cost_no_other_request() {
 
 /// As docs/http2.md has it.
 #[test]
-fn heads_that_cannot_be_read_are_in_the_error_log_and_others_in_the_access_log() {
+fn each_request_has_a_line_whoever_refuses_it() {
     let program = Program::probe().workers(1).args("--access-logfile access.log --log-level debug");
     let mut server = in_the_clear(program.args("--http2-max-header-list-size 8KiB")).start();
     let mut client = Http2::open(&server.target());
@@ -146,9 +146,79 @@ fn heads_that_cannot_be_read_are_in_the_error_log_and_others_in_the_access_log()
     server.wait_text("http/2 connection failed peer=127.0.0.1:");
     drop(client);
     server.stop();
-    let lines = super::access_lines(&server);
-    let statuses: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').nth(8)).collect();
-    assert_eq!(statuses, ["400", "200"], "{lines:?}");
+    let wanted = [
+        "- 400",
+        "- 400",
+        "- 400",
+        "- 431",
+        "GET /headers HTTP/2.0 400",
+        "GET /headers HTTP/2.0 200",
+        "- 400",
+    ];
+    assert_eq!(requests_logged(&server), wanted);
+}
+
+#[test]
+fn what_comes_at_once_has_a_line_each() {
+    let program = Program::probe().workers(1).args("--access-logfile access.log");
+    let mut server = in_the_clear(program.args("--http2-max-concurrent-streams 10")).start();
+    let mut client = Http2::open(&server.target());
+    assert!(matches!(client.get("/"), Ended::Answered(200, _)));
+    let good = get("/headers");
+    let bad = [METHOD, SCHEME, HOST, ("a", "b"), PATH];
+    // Beyond its length while the service has not been given it yet.
+    let long = [(":method", "POST"), SCHEME, HOST, (":path", "/upload"), ("content-length", "1")];
+    let mut bytes = Vec::new();
+    let mut streams = Vec::new();
+    let mut add = |client: &mut Http2, fields: &[(&str, &str)], body: Option<&[u8]>| {
+        let (stream, last) = (client.next_stream(), if body.is_some() { 0 } else { END_STREAM });
+        bytes.extend(frame(HEADERS, END_HEADERS | last, stream, &block(fields)));
+        if let Some(body) = body {
+            bytes.extend(frame(DATA, END_STREAM, stream, body));
+        }
+        streams.push(stream);
+    };
+    for _ in 0..3 {
+        add(&mut client, &good, None);
+        add(&mut client, &bad, None);
+        add(&mut client, &long, Some(b"ab"));
+    }
+    let waiting = get("/sleep?ms=200");
+    (0..12).for_each(|_| add(&mut client, &waiting, None));
+    client.send(&bytes).unwrap();
+    let mut wanted: Vec<String> = Vec::new();
+    for (stream, ended) in client.wait_all(&streams) {
+        let is_post = (0..3).any(|round| stream == streams[3 * round + 2]);
+        wanted.push(match ended {
+            Ended::Answered(200, _) if stream < streams[9] => "GET /headers HTTP/2.0 200".into(),
+            Ended::Answered(200, _) => "GET /sleep HTTP/2.0 200".into(),
+            Ended::Reset(REFUSED_STREAM) => "- 503".into(),
+            Ended::Reset(PROTOCOL_ERROR) if is_post => "POST /upload HTTP/2.0 400".into(),
+            Ended::Reset(PROTOCOL_ERROR) => "- 400".into(),
+            other => panic!("{stream}: {other:?}"),
+        });
+    }
+    drop(client);
+    server.stop();
+    let mut seen = requests_logged(&server)[1..].to_vec();
+    seen.sort();
+    wanted.sort();
+    assert!(wanted.iter().any(|line| line == "- 503"), "{wanted:?}");
+    assert_eq!(seen, wanted);
+}
+
+/// `-` or the request line without its query, and the status, of each line in the log.
+fn requests_logged(server: &Server) -> Vec<String> {
+    let lines = super::access_lines(server);
+    let parts = lines.iter().map(|line| line.split('"').collect::<Vec<_>>());
+    parts
+        .map(|parts| {
+            let status = parts[2].split(' ').nth(1).unwrap();
+            let line: Vec<&str> = parts[1].split(' ').collect();
+            let line = line.iter().map(|word| word.split('?').next().unwrap());
+            format!("{} {status}", line.collect::<Vec<_>>().join(" "))
+        })
+        .collect()
 }
 
 #[test]
