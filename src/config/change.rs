@@ -2,7 +2,11 @@
 
 use super::table::SETTINGS;
 use super::{Kind, Origin, Route, Settings};
+use std::collections::HashMap;
 use std::fmt;
+
+/// How many routes that differ are told one by one.
+const ROUTES_TOLD: usize = 16;
 
 /// A reload's settings beside those that serve.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -62,11 +66,7 @@ impl Settings {
         if self.has_tls() && serving.has_tls() && self.tls.files != serving.tls.files {
             changes.taken.push(Change::untold("the contents of certfile, keyfile or ca_certs"));
         }
-        let (old, new) = (plain(&serving.routes), plain(&self.routes));
-        if old != new {
-            let values = [old, new].map(|routes| format!("{} tables", routes.len())).into();
-            changes.taken.push(Change { key: "route".to_owned(), values: Some(values) });
-        }
+        changes.taken.extend(routes_differing(&plain(&serving.routes), &plain(&self.routes)));
         changes
     }
 
@@ -92,6 +92,30 @@ impl Settings {
     }
 }
 
+/// Beyond [`ROUTES_TOLD`] only how many there were and are.
+fn routes_differing<'r>(old: &'r [Route], new: &'r [Route]) -> Vec<Change> {
+    let change = |route: &Route, values: Option<[&str; 2]>| Change {
+        key: format!("route {} {}", route.methods.join(","), route.path),
+        values: values.map(|values| values.map(str::to_owned).into()),
+    };
+    let by_name = |routes: &'r [Route]| -> HashMap<_, &Route> {
+        routes.iter().map(|route| ((&route.path, &route.methods), route)).collect()
+    };
+    let [before, after] = [old, new].map(by_name);
+    let gone = old.iter().filter(|route| !after.contains_key(&(&route.path, &route.methods)));
+    let mut changes: Vec<Change> =
+        gone.map(|route| change(route, Some([route.kind.name(), "none"]))).collect();
+    changes.extend(new.iter().filter_map(|route| match before.get(&(&route.path, &route.methods)) {
+        Some(before) => (*before != route).then(|| change(route, None)),
+        None => Some(change(route, Some(["none", route.kind.name()]))),
+    }));
+    if changes.len() > ROUTES_TOLD {
+        let values = [old, new].map(|routes| format!("{} tables", routes.len())).into();
+        changes = vec![Change { key: "route".to_owned(), values: Some(values) }];
+    }
+    changes
+}
+
 /// The routes without their place in the file.
 fn plain(routes: &[Route]) -> Vec<Route> {
     let plain = |route: &Route| {
@@ -106,6 +130,7 @@ fn plain(routes: &[Route]) -> Vec<Route> {
 
 #[cfg(test)]
 mod tests {
+    use super::ROUTES_TOLD;
     use crate::config::{AppKind, Settings, Source};
     use std::collections::HashMap;
 
@@ -121,6 +146,8 @@ mod tests {
     #[test]
     fn changes_are_named_with_both_values_and_no_secret() {
         let route = |text| format!("[[route]]\npath = \"/\"\nmethods = [\"GET\"]\ntext = \"{text}\"\n");
+        let many =
+            |text| (0..=ROUTES_TOLD).map(|n| route(text).replace("/", &format!("/{n}"))).collect::<String>();
         let statement = "[[route]]\npath = \"/\"\nsql = \"SELECT 1\"\n";
         let table = [
             ("workers = 2", "workers = 2", vec![], vec![]),
@@ -133,7 +160,15 @@ mod tests {
                 vec!["database.url \"postgres://a:***@h/d\" → \"postgres://a:***@h/d\""],
                 vec![],
             ),
-            (&route("a"), &route("b"), vec!["route 1 tables → 1 tables"], vec![]),
+            (&route("a"), &route("b"), vec!["route GET / changed"], vec![]),
+            (
+                &route("a"),
+                &route("a").replace("\"GET\"", "\"GET\", \"PUT\""),
+                vec!["route GET / text → none", "route GET,PUT / none → text"],
+                vec![],
+            ),
+            (&route("a"), statement, vec!["route GET / changed"], vec![]),
+            (&many("a"), &many("b"), vec!["route 17 tables → 17 tables"], vec![]),
             (&route("a"), &format!("\n{}", route("a")), vec![], vec![]),
             (statement, &format!("\n{statement}"), vec![], vec![]),
         ];
