@@ -1,10 +1,10 @@
 //! One request, from the gate to the head of its answer. Not here: the connection that it came over, the bodies.
 
 use super::body::{AnswerBody, RequestBody, Ticket};
-use super::connection::{Stage, Watched};
 use super::forwarded;
 use super::framing::{Fault, UNREAD};
 use super::gate::{self, Fields, Refusal};
+use super::watched::{Stage, Watched};
 use crate::app::{Body, BoxError, Deadline, RequestId, Scheme, Unlogged};
 use crate::scoreboard::{InFlight, RequestPhase};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};

@@ -2,11 +2,11 @@
 //! over, counted and logged. Not here: timeouts.
 
 use super::access_log::{Asked, LEFT, Line, Outcome};
-use super::connection::{Stage, Watched};
 use super::forwarded::Verdict;
 use super::gate::Fields;
 use super::request_id;
 use super::rest;
+use super::watched::{Stage, Watched};
 use crate::app::{BoxError, RequestId, Scheme};
 use crate::scoreboard::{InFlight, RequestPhase};
 use bytes::Bytes;

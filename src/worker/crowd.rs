@@ -1,7 +1,7 @@
 //! How many connections a client may have open (`limit_client_connections`), counted over all workers. Not here: how they are
 //! counted, which is the board's.
 
-use super::connection::{Origin, Stage, Watched};
+use super::watched::{Origin, Stage, Watched};
 use crate::app::Peer;
 use crate::scoreboard::ClientMark;
 use http::StatusCode;

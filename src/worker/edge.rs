@@ -1,9 +1,9 @@
 //! A worker's way from bytes to bytes, within a process: for tests of what stands between a client and an app.
 //! Not here: sockets, a worker's life, what ends slow connections.
 
-use super::connection::Stage;
 use super::pipe::Pipe;
 use super::stream::Stream;
+use super::watched::Stage;
 use super::{App, Floor, TicketSecret, connection};
 use crate::app::{BoxError, Peer};
 use crate::config::Settings;

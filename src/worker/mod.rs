@@ -25,6 +25,7 @@ mod stream;
 mod sweep;
 mod target;
 mod tls;
+mod watched;
 mod wire;
 
 use crate::app::{Body, BoxError, HttpService, RequestId, Worker};
@@ -34,7 +35,7 @@ use crate::scoreboard::{Board, Clients, Phase, Seat, now_millis};
 use accept::HeldBy;
 use access_log::AccessLog;
 use clock::Clock;
-use connection::{Connections, Origin, Watched};
+use connection::Connections;
 use http::{Request, Response, StatusCode};
 use request_id::RequestIds;
 use signals::{Asked, Signals};
@@ -48,6 +49,7 @@ use std::time::{Duration, Instant};
 use stream::Listener;
 use tokio::sync::watch;
 use tower::Service;
+use watched::{Origin, Watched};
 
 pub(crate) use edge::Edge;
 pub(crate) use hooks::{Hooks, Moment};

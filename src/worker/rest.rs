@@ -1,7 +1,7 @@
 //! What an app leaves of a request's body. A little is read away, so that the connection can be kept; with more it ends behind the
 //! answer. hyper would do so or not by how the bytes were cut: it looks at what has come, once. Not here: bodies that are read.
 
-use super::connection::{Stage, Watched};
+use super::watched::{Stage, Watched};
 use http_body::Body;
 use hyper::body::Incoming;
 use std::future::poll_fn;

@@ -1,7 +1,8 @@
 //! The sweep: a look at everything every so often, in place of a timer for each request. It beats the heart, ends what is
 //! overdue, and writes the access log out. Not here: what a stage means.
 
-use super::connection::{Stage, Watched, linger};
+use super::connection::linger;
+use super::watched::{Stage, Watched};
 use super::{Floor, IDLE_LINGER, http2, stall, tls};
 use crate::app::Worker;
 use crate::config::Settings;

@@ -1,8 +1,9 @@
 //! The stream as hyper reads and writes it. What is read goes through the guard, which decides where requests end; what passes
 //! is noted for the sweep. Not here: the rules for either.
 
-use super::connection::{Entry, Stage, Watched};
+use super::connection::Entry;
 use super::framing::{Guard, Limits};
+use super::watched::{Stage, Watched};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -4,8 +4,8 @@
 mod rfc7239;
 
 use super::access_log::Asked;
-use super::connection::Origin;
 use super::gate::{Fields, Refusal, is_host};
+use super::watched::Origin;
 use crate::app::{ClientInfo, Scheme};
 use crate::config::{SchemeHeaders, Settings, Trust};
 use http::uri::PathAndQuery;

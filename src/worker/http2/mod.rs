@@ -11,8 +11,9 @@ mod wire;
 
 pub(super) use session::Session;
 
-use super::connection::{Connections, Entry, Stage, Watched, linger};
+use super::connection::{Connections, Entry, linger};
 use super::sweep::End;
+use super::watched::{Stage, Watched};
 use super::{App, tls};
 use crate::app::BoxError;
 use crate::scoreboard::Slow;

@@ -3,7 +3,8 @@
 use super::budget::Overspent;
 use super::frames::ENHANCE_YOUR_CALM;
 use super::session::Session;
-use crate::worker::connection::{Entry, Watched};
+use crate::worker::connection::Entry;
+use crate::worker::watched::Watched;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;

@@ -4,8 +4,8 @@
 mod header;
 
 use super::Floor;
-use super::connection::Origin;
 use super::stream::Shared;
+use super::watched::Origin;
 use crate::app::Peer;
 use crate::config::{ProxyProtocol, Settings};
 use header::{Client, MAX_LINE, Step, is_secured, step};

@@ -8,8 +8,9 @@ mod tickets;
 pub(crate) use identity::check;
 pub(crate) use tickets::TicketSecret;
 
-use super::connection::{Stage, Watched, linger};
+use super::connection::linger;
 use super::stream::{Shared, Stream};
+use super::watched::{Stage, Watched};
 use crate::app::TlsInfo;
 use crate::config::Settings;
 use std::future::poll_fn;
