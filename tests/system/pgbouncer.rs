@@ -38,6 +38,12 @@ path = "/slow"
 sql = "select pg_sleep(60)::text"
 
 [[route]]
+path = "/moods/{mood}"
+sql = "select mood::text as mood, count(*)::int as count from moods where mood = :mood::text::mood group by mood"
+params = { mood = "text" }
+one = true
+
+[[route]]
 path = "/large"
 sql = "select i, repeat('x', 1000) as text from generate_series(1, 3000) i"
 "#
@@ -59,7 +65,9 @@ fn shop(bouncer: &Bouncer, database: &str, cache: &str) -> Program {
 
 fn cluster() -> Cluster {
     let cluster = Cluster::start();
-    let tables = "CREATE TABLE items (id serial, name text UNIQUE NOT NULL); CREATE TABLE log (what text)";
+    let tables = "CREATE TABLE items (id serial, name text UNIQUE NOT NULL); CREATE TABLE log (what text); \
+                  CREATE TYPE mood AS ENUM ('glad', 'sad'); CREATE TABLE moods (mood mood); \
+                  INSERT INTO moods VALUES ('glad'), ('sad'), ('sad')";
     cluster.client().batch_execute(tables).unwrap();
     cluster
 }
@@ -90,6 +98,12 @@ fn statements_and_transactions_do_as_they_should() {
                     let answer = server.get(&format!("/sum{number}/{round}"));
                     let wanted = format!("{{\"sum\":{},\"name\":\"{number}\"}}", round + number);
                     assert_eq!((answer.status, answer.text()), (200, wanted));
+                    // A type of one's own, cast as docs/scaling.md has it.
+                    let answer = server.get("/moods/sad");
+                    assert_eq!(
+                        (answer.status, answer.text()),
+                        (200, r#"{"mood":"sad","count":2}"#.to_owned())
+                    );
                 }
                 for round in 0..5 {
                     assert_eq!(add(server, &format!("of {client} {round}")), 200);
