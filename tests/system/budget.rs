@@ -150,12 +150,12 @@ fn a_budget_that_the_database_cannot_hold_is_refused() {
     let mut server = program("max_connections = 97").expect_workers(2).start();
     let file = server.dir().join("server.toml");
     let settings = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, settings.replace("97", "98")).unwrap();
+    std::fs::write(&file, settings.replace("max_connections = 97", "max_connections = 98")).unwrap();
     server.signal(SIGHUP);
     server.wait(Said::ReloadRefused);
     server.wait_lines(arithmetic, 1);
     assert_eq!(server.get("/db?token=serves").text(), "serves");
-    std::fs::write(&file, settings.replace("97", "96")).unwrap();
+    std::fs::write(&file, settings.replace("max_connections = 97", "max_connections = 96")).unwrap();
     server.signal(SIGHUP);
     server.wait(Said::ReloadDone);
     server.stop();
