@@ -243,8 +243,10 @@ mod tests {
     fn a_wish_is_forgotten_unless_it_is_repeated() {
         let tokens = Board::stub(1).tokens;
         assert!(!tokens.is_wished());
+        let begin = std::time::Instant::now();
         tokens.wish();
-        assert!(tokens.is_wished());
+        let is_wished = tokens.is_wished();
+        assert!(is_wished || begin.elapsed() >= Duration::from_millis(super::WISH_LASTS));
         std::thread::sleep(Duration::from_millis(super::WISH_LASTS + 5));
         assert!(!tokens.is_wished());
     }

@@ -77,15 +77,16 @@ mod tests {
 
     #[test]
     fn what_is_private_is_told() {
-        const BYTES: usize = 64 * 1024 * 1024;
+        // So much that what other tests of this process take or give back meanwhile is little beside it.
+        const BYTES: usize = 256 * 1024 * 1024;
         let before = private_bytes().unwrap();
         assert!(before > 100_000, "{before}");
         let held = vec![1_u8; BYTES];
         let grown = private_bytes().unwrap() - before;
-        assert!((BYTES as u64 * 9 / 10..BYTES as u64 * 2).contains(&grown), "{grown}");
-        assert!(exceeds(BYTES as u64).unwrap());
+        assert!((BYTES as u64 * 3 / 4..BYTES as u64 * 2).contains(&grown), "{grown}");
+        assert!(exceeds(BYTES as u64 * 3 / 4).unwrap());
         assert!(!exceeds(1 << 40).unwrap());
-        assert!(sum("/proc/self/status", &["VmRSS:", "HugetlbPages:"]).unwrap() >= grown);
+        assert!(sum("/proc/self/status", &["VmRSS:", "HugetlbPages:"]).unwrap() >= BYTES as u64);
         drop(held);
     }
 }

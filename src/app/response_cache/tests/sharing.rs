@@ -111,11 +111,11 @@ fn what_is_not_to_be_kept_is_waited_for_once_only() {
 
 #[test]
 fn the_old_response_serves_others_while_one_is_made() {
-    let control = [("cache-control", "max-age=1, stale-while-revalidate=100")];
+    let control = [("cache-control", "max-age=2, stale-while-revalidate=100")];
     let bench = bench(options(), numbered(&control));
     run(async {
         assert_eq!(bench.get("/").await, "1");
-        tokio::time::sleep(Duration::from_millis(1100)).await;
+        tokio::time::sleep(Duration::from_millis(2100)).await;
         let get = || bench.get("/");
         let (one, two) = join!(get(), get());
         assert_eq!((one.as_str(), two.as_str()), ("2", "1"));
