@@ -3,7 +3,7 @@
 
 use crate::support::postgres::Cluster;
 use crate::support::proxy::Proxy;
-use crate::support::{DEADLINE, Program, Said, Server, alone, eventually, seconds};
+use crate::support::{DEADLINE, Program, Said, Server, alone, busy, eventually};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGUSR2};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -39,7 +39,6 @@ fn shop(database: SocketAddr, more: &str) -> Program {
     let url = format!("postgres://postgres@{database}/postgres");
     Program::stock()
         .config(&format!("[database]\nurl = \"{url}\"\n{more}\n[cache]\nnotify = true\n{ROUTES}"))
-        .args("--pool-timeout 2s")
         // One cache, so that a stale page cannot hide behind another worker's fresh one.
         .workers(1)
 }
@@ -149,7 +148,7 @@ fn a_link_that_died_without_a_word_is_found_out() {
     let begin = Instant::now();
     assert_eq!(add(&here, "silent"), 200);
     there.wait_text("cache notifications stalled");
-    assert!(begin.elapsed() < FINDS_OUT + seconds(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < busy(FINDS_OUT), "{:?}", begin.elapsed());
     assert!(!has(&there, "silent"), "it cannot know yet");
     proxy.pass();
     eventually(DEADLINE, "it listens again", || times(&there) == 2);

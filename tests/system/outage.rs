@@ -36,16 +36,20 @@ fn served(hosts: &[SocketAddr]) -> Server {
 /// Pages of the database are refused in time, at whichever worker, and others are served as ever.
 #[track_caller]
 fn assert_only_its_pages_suffer(server: &Server) {
+    let mut others = Vec::new();
     for _ in 0..8 {
         let begin = Instant::now();
         let response = server.get("/db?token=away");
         assert_eq!(response.status, 503, "{}", response.text());
         assert!(response.field("retry-after").is_some());
-        assert!(begin.elapsed() < seconds(SAYS_SO) + millis(500), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < busy(seconds(SAYS_SO)), "{:?}", begin.elapsed());
         let begin = Instant::now();
         assert_eq!(server.get("/echo?msg=other").text(), "other");
-        assert!(begin.elapsed() < busy(millis(500)), "{:?}", begin.elapsed());
+        others.push(begin.elapsed());
     }
+    // Whether a machine stood still for one of them says nothing.
+    others.sort_unstable();
+    assert!(others[others.len() / 2] < millis(500), "{others:?}");
 }
 
 #[track_caller]
@@ -53,7 +57,7 @@ fn assert_well_soon(server: &Server) {
     let mut workers = server.connections_to_all(WORKERS);
     let all_serve =
         || workers.iter_mut().all(|(_, worker)| worker.get("/db?token=back").unwrap().text() == "back");
-    eventually(busy(seconds(WELL)), "the pages answer again by themselves", all_serve);
+    eventually(seconds(WELL) * 5, "the pages answer again by themselves", all_serve);
     let load = Load::on(server.target()).path("/db?token=").connections(8).at_least(400).start();
     load.finish().assert_none_failed();
 }
@@ -107,7 +111,7 @@ fn a_statement_that_a_stall_caught_ends_with_its_request() {
     let mut caught: Vec<_> = (0..4)
         .map(|_| {
             let mut client = server.connect();
-            client.send("GET /db/sleep?ms=1000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+            client.send("GET /db/sleep?ms=4000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
             client
         })
         .collect();
@@ -182,7 +186,7 @@ fn assert_only_its_pages_suffer_or_move(server: &Server) {
     for _ in 0..8 {
         let begin = Instant::now();
         assert!([200, 503].contains(&server.get("/db?token=away").status));
-        assert!(begin.elapsed() < seconds(SAYS_SO) + millis(500), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < busy(seconds(SAYS_SO)), "{:?}", begin.elapsed());
         assert_eq!(server.get("/echo?msg=other").text(), "other");
     }
 }

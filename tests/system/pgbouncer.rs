@@ -141,7 +141,7 @@ fn limits_hold_and_statements_are_proved() {
     let _alone = alone();
     let cluster = cluster();
     let bouncer = Bouncer::before(&cluster, 2);
-    let limits = "transaction_pooler = true\nstatement_timeout = \"200ms\"";
+    let limits = "transaction_pooler = true\nstatement_timeout = \"2s\"";
     let server = shop(&bouncer, limits, "").workers(1).start();
     assert_eq!(server.get("/slow").status, 500);
     server.wait_text("canceling statement due to statement timeout");
@@ -194,7 +194,7 @@ fn caches_of_two_servers_hear_of_each_other_over_a_connection_in_session_mode() 
     }
     bouncer.restart();
     eventually(DEADLINE, "both listen again", || {
-        [&here, &there].iter().all(|server| server.count(Said::NotifyListening) == 2)
+        [&here, &there].iter().all(|server| server.count(Said::NotifyListening) >= 2)
     });
     assert!(!has(&there, "four"));
     eventually(DEADLINE, "it is written", || add(&here, "four") == 200);

@@ -1,7 +1,7 @@
 //! The stock app's large answers: whole or visibly cut, in little memory, and over when the client is.
 
 use crate::support::postgres::Cluster;
-use crate::support::{Connection, Failure, Program, Said, Server, busy, eventually, http, proc, seconds};
+use crate::support::{Connection, DEADLINE, Failure, Program, Said, Server, eventually, http, proc, seconds};
 use std::time::Instant;
 
 /// About a kilobyte for each row.
@@ -108,14 +108,14 @@ fn a_client_that_leaves_ends_its_statement() {
         drop(client);
         let begin = Instant::now();
         assert_eq!(server.get("/one").text(), "[{\"one\":1}]", "{name}");
-        assert!(begin.elapsed() < busy(seconds(2)), "{name}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < seconds(20), "{name}: {:?}", begin.elapsed());
         assert_eq!(server.count(Said::Retiring), 0, "{name}");
         if let Some(url) = url {
             let mut database = postgres::Client::connect(url, postgres::NoTls).unwrap();
             let running =
                 "select count(*) from pg_stat_activity where state = 'active' and query like '%repeat%'
                 and pid <> pg_backend_pid()";
-            eventually(seconds(5), "no statement runs any more", || {
+            eventually(DEADLINE, "no statement runs any more", || {
                 database.query_one(running, &[]).unwrap().get::<_, i64>(0) == 0
             });
         }
