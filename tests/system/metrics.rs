@@ -2,6 +2,8 @@
 
 use crate::support::{Connection, DEADLINE, Load, Program, Said, Server, alone, eventually};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTTIN};
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -137,12 +139,14 @@ fn the_parser_refuses_what_is_wrong() {
 #[test]
 fn every_request_is_counted_once_with_its_class_time_and_bytes() {
     let mut server = Program::probe().workers(2).args("--admin-bind 127.0.0.1:0 --timeout 30s").start();
+    let begin = Instant::now();
     for _ in 0..20 {
         assert_eq!(server.get("/bytes?n=1000").status, 200);
     }
     assert_eq!(server.get("/nowhere").status, 404);
     assert_eq!(server.get("/panic").status, 500);
-    assert_eq!(server.get("/sleep?ms=600").status, 200);
+    // In a bucket of its own, however long the machine stands still.
+    assert_eq!(server.get("/sleep?ms=2500").status, 200);
     let mut client = server.connect();
     client.send("GET / HTTP/1.0\r\nbad head\r\n\r\n").unwrap();
     let _ = client.read();
@@ -151,17 +155,17 @@ fn every_request_is_counted_once_with_its_class_time_and_bytes() {
         scrape.value(&format!("ferricorn_requests_total{{class=\"{class}\"}}"))
     };
     // An answer is counted when the worker is rid of it, which may be after the client has it.
-    eventually(DEADLINE, "all are counted", || counted(&Scrape::of(&server), "2xx") == 21.0);
-    let scrape = Scrape::of(&server);
-    assert_eq!(
-        ["none", "1xx", "3xx", "4xx", "5xx"].map(|class| counted(&scrape, class)),
-        [0.0, 0.0, 0.0, 1.0, 1.0]
-    );
+    let mut scrape = Scrape::default();
+    eventually(DEADLINE, "all are counted", || {
+        scrape = Scrape::of(&server);
+        ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| counted(&scrape, class))
+            == [0.0, 0.0, 21.0, 0.0, 1.0, 1.0]
+    });
     let within =
         |bound: &str| scrape.value(&format!("ferricorn_request_duration_seconds_bucket{{le=\"{bound}\"}}"));
-    assert_eq!((within("0.5"), within("1"), within("+Inf")), (22.0, 23.0, 23.0));
+    assert!(within("1") <= 22.0 && within("+Inf") == 23.0, "{} {}", within("1"), within("+Inf"));
     let sum = scrape.value("ferricorn_request_duration_seconds_sum");
-    assert!((0.6..3.0).contains(&sum), "{sum}");
+    assert!(sum >= 2.5 && sum < begin.elapsed().as_secs_f64(), "{sum}");
     assert!(scrape.value("ferricorn_response_body_bytes_total") >= 20_000.0);
     assert_eq!(scrape.value("ferricorn_connections_accepted_total"), 24.0);
     assert_eq!(scrape.value("ferricorn_workers{state=\"serving\"}"), 2.0);
@@ -180,17 +184,21 @@ fn every_request_is_counted_once_with_its_class_time_and_bytes() {
 fn waits_for_a_thread_are_counted() {
     let mut server = Program::probe().workers(1).args("--admin-bind 127.0.0.1:0 --threads 1").start();
     let mut clients = [server.connect(), server.connect(), server.connect()];
+    let begin = Instant::now();
     for client in &mut clients {
-        client.send("GET /block?ms=200 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        client.send("GET /block?ms=1000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     }
+    let all_sent = begin.elapsed().as_secs_f64();
     for client in &mut clients {
         assert_eq!(client.read().unwrap().status, 200);
     }
+    let took = begin.elapsed().as_secs_f64();
     let scrape = Scrape::of(&server);
     assert_eq!(scrape.value("ferricorn_queue_wait_seconds_count"), 3.0);
-    // One did not wait, one for 200 ms, and one for 400.
+    // One did not wait, one for a second, and one for two; less by what they came later than the first, and at most half of
+    // that, for a worker that stands still before it looks at them.
     let sum = scrape.value("ferricorn_queue_wait_seconds_sum");
-    assert!((0.6..6.0).contains(&sum), "{sum}");
+    assert!(sum >= 1.5 - 2.0 * all_sent && sum < 2.0 * took, "{sum}, with {all_sent} and {took}");
     assert_eq!(scrape.value("ferricorn_pool_wait_seconds_count"), 0.0);
     server.stop();
 }
@@ -227,6 +235,19 @@ fn each_figure_is_documented_and_each_that_is_exists() {
     assert!(gone.is_empty(), "{gone:?}");
 }
 
+/// Kills a worker that did not happen to leave by itself at the same time.
+fn kill_one(server: &Server) {
+    let is_killed = |worker: i32| {
+        kill(Pid::from_raw(worker), SIGKILL).is_ok()
+            && server.wait_about(Said::Exited, worker).raw.contains("killed by SIGKILL")
+    };
+    eventually(DEADLINE, "one is killed", || {
+        let ready = server.log().into_iter().filter(|line| line.is(Said::Ready));
+        let ready: BTreeSet<i32> = ready.map(|line| line.number("pid")).collect();
+        server.workers().into_iter().filter(|worker| ready.contains(worker)).any(is_killed)
+    });
+}
+
 #[test]
 fn counters_never_fall_over_kills_reloads_and_recycling_under_load() {
     let _alone = alone();
@@ -248,7 +269,7 @@ fn counters_never_fall_over_kills_reloads_and_recycling_under_load() {
         });
         for round in 1..=5 {
             load.wait_more(2000);
-            server.signal_to(server.workers()[0], SIGKILL);
+            kill_one(&server);
             load.wait_more(500);
             server.signal(SIGHUP);
             server.wait_count(Said::ReloadDone, round);
@@ -336,7 +357,7 @@ fn the_status_tells_of_workers_requests_deaths_and_settings() {
     let server = Program::probe().workers(1).config(url).args("--admin-bind 127.0.0.1:0").start();
     let worker = server.worker();
     let mut client = server.connect();
-    client.send("GET /sleep?ms=20000&secret=1 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    client.send("GET /sleep?ms=60000&secret=1 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     let status = || server.ask_admin("/status").json();
     eventually(DEADLINE, "the request is under way", || status()["workers"][0]["in_flight"] == 1);
     let told = status();
@@ -373,7 +394,7 @@ fn a_request_is_no_older_than_it_is() {
     for _ in 0..10 {
         let mut client = server.connect();
         let begin = Instant::now();
-        client.send("GET /sleep?ms=20000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        client.send("GET /sleep?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
         eventually(DEADLINE, "the request is under way", || {
             let told = server.ask_admin("/status").json();
             let passed = begin.elapsed();
@@ -410,7 +431,7 @@ fn what_becomes_of_calls_to_a_program_is_counted_over_the_ends_of_workers() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/faulty.py");
     let routes = format!(
         "[[route]]\npath = '/measure'\nprogram = ['python3', '{script}']\nparams = {{ text = 'text' }}\n\
-         timeout = '4s'\nqueue = 1\n"
+         timeout = '10s'\nqueue = 1\n"
     );
     let path = format!("/usr/bin:/bin:{}", std::env::var("PATH").unwrap_or_default());
     let program = Program::stock().variable("PATH", &path).config(&routes).workers(1);
