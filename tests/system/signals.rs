@@ -17,18 +17,18 @@ fn probe(workers: usize) -> Server {
 
 #[test]
 fn int_and_quit_stop_at_once_and_term_waits_for_what_is_open() {
-    // (signal, whether the open request is answered)
-    for (signal, answered) in [(SIGTERM, true), (SIGINT, false), (SIGQUIT, false)] {
+    // (signal, how long the open request takes, whether it is answered)
+    for (signal, ms, answered) in [(SIGTERM, 1500, true), (SIGINT, 60_000, false), (SIGQUIT, 60_000, false)] {
         let mut server = probe(2);
         let mut client = server.connect();
-        client.send("GET /sleep?ms=1500 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        client.send(format!("GET /sleep?ms={ms} HTTP/1.1\r\nhost: test\r\n\r\n")).unwrap();
         let mut witness = server.connect();
         assert_eq!(witness.get("/").unwrap().status, 200);
         let workers = server.workers();
         server.signal(signal);
         assert_eq!(client.read().is_ok(), answered, "{signal}");
         assert_eq!(server.wait_exit(), End::Code(0), "{signal}");
-        server.wait_nobody_left(&workers, busy(seconds(1)));
+        server.wait_nobody_left(&workers, DEADLINE);
         server.wait(Said::Stopping);
         server.wait(Said::Stopped);
     }
@@ -46,7 +46,7 @@ fn int_makes_a_slow_stop_quick_and_a_second_term_does_not() {
     server.signal(SIGTERM);
     holds_for(WATCH, "a second TERM changes nothing", || !server.has_ended());
     server.signal(SIGINT);
-    assert_eq!(server.wait_exit_within(busy(seconds(2))), End::Code(0));
+    assert_eq!(server.wait_exit_within(seconds(15)), End::Code(0), "before graceful_timeout");
     assert!(client.read().is_err());
 }
 
@@ -189,14 +189,14 @@ fn the_master_answers_a_signal_within_50_ms_while_a_worker_is_stuck() {
     server.signal_to(stuck, SIGTERM);
     server.wait_about(Said::Draining, stuck);
     let mut delays = Vec::new();
-    for count in 1..=5 {
+    for count in 1..=8 {
         let begin = std::time::Instant::now();
         server.signal(Signal::SIGTTIN);
         server.wait_count(Said::Spawned, 3 + count);
         delays.push(begin.elapsed());
     }
-    delays.sort_unstable();
-    assert!(delays[2] < busy(millis(50)), "{delays:?}");
+    // One that waits for a worker is late each time; a busy machine is not.
+    assert!(delays.iter().min() < Some(&busy(millis(50))), "{delays:?}");
     server.signal(SIGQUIT);
     assert_eq!(server.wait_exit(), End::Code(0));
 }

@@ -1,12 +1,25 @@
 //! The end: what is open is answered, what waits is answered, nobody is left, and the port is free.
 
 use crate::support::server::End;
-use crate::support::{Connection, DEADLINE, Failure, Program, Said, Server, busy, eventually, seconds};
+use crate::support::{
+    Connection, DEADLINE, Failure, Program, Said, Server, eventually, millis, proc, seconds,
+};
 use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use std::net::TcpListener;
 use std::time::Instant;
 
-const SLOW: &str = "GET /sleep?ms=1500 HTTP/1.1\r\nhost: test\r\n\r\n";
+/// Long enough for a slow machine to have been told to stop by then.
+const SLOW: &str = "GET /sleep?ms=4000 HTTP/1.1\r\nhost: test\r\n\r\n";
+
+/// What a client sends that has begun an upload, to end it.
+pub const UPLOAD: &str = "upload";
+
+/// A request that ends when the test wants it to, and is in the app's hands when this returns: the app has asked for its body.
+pub fn begin_upload(client: &mut Connection) {
+    let head = "POST /upload HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n";
+    client.send(head).unwrap();
+    eventually(DEADLINE, "the app asks for the body", || client.has_head());
+}
 
 #[test]
 fn twenty_slow_requests_are_answered_at_term() {
@@ -80,8 +93,8 @@ fn idle_connections_do_not_hold_the_stop_up() {
     let begin = Instant::now();
     server.signal(SIGTERM);
     assert_eq!(server.wait_exit(), End::Code(0));
-    // At most a second of linger.
-    assert!(begin.elapsed() < busy(seconds(2)), "{:?}", begin.elapsed());
+    // At most a second of linger, and not all of graceful_timeout.
+    assert!(begin.elapsed() < seconds(15), "{:?}", begin.elapsed());
     idle.read_end().unwrap();
     // Nobody has accepted one that was young and silent; it hears of the stop when it speaks.
     assert!(silent.get("/").is_err());
@@ -97,8 +110,7 @@ fn the_drain_ends_at_graceful_timeout() {
     let begin = Instant::now();
     server.signal(SIGTERM);
     assert_eq!(server.wait_exit(), End::Code(0));
-    assert!(begin.elapsed() >= seconds(1), "{:?}", begin.elapsed());
-    assert!(begin.elapsed() < busy(seconds(2)), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= seconds(1) && begin.elapsed() < seconds(15), "{:?}", begin.elapsed());
     assert!(client.read().is_err());
 }
 
@@ -106,12 +118,15 @@ fn the_drain_ends_at_graceful_timeout() {
 fn nobody_is_accepted_once_it_stops() {
     let mut server = Program::probe().workers(1).start();
     let target = server.target();
-    let mut slow = open_slow(&server, 1).remove(0);
+    let mut slow = server.connect();
+    begin_upload(&mut slow);
     server.signal(SIGTERM);
-    eventually(busy(seconds(1)), "new connections are refused", || {
+    eventually(seconds(15), "new connections are refused", || {
         matches!(Connection::open(&target), Err(Failure::Refused | Failure::Reset))
     });
-    assert_eq!(slow.read().unwrap().status, 200, "long before the drain has ended");
+    // Before the drain has ended.
+    slow.send(UPLOAD).unwrap();
+    assert_eq!(slow.read().unwrap().text(), "6");
     assert_eq!(server.wait_exit(), End::Code(0));
 }
 
@@ -121,11 +136,14 @@ fn no_worker_outlives_a_killed_master_and_the_port_is_free() {
         let mut server = Program::probe().workers(3).args(args).start();
         let workers = server.workers();
         // One busy event loop, one busy handler thread: they too must go.
-        server.connect().send("GET /spin?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
-        server.connect().send("GET /block?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        let [mut spinning, mut blocking] = [server.connect(), server.connect()];
+        spinning.send("GET /spin?ms=120000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        blocking.send("GET /block?ms=120000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        let spins = |&worker: &i32| proc::cpu_time(worker) > millis(300);
+        eventually(DEADLINE, "a worker spins", || workers.iter().any(spins));
         server.signal(SIGKILL);
         assert_eq!(server.wait_exit(), End::Signal(9));
-        server.wait_nobody_left(&workers, busy(seconds(1)));
+        server.wait_nobody_left(&workers, DEADLINE);
         assert_port_is_free(&server);
     }
 }
@@ -138,7 +156,7 @@ fn a_master_killed_while_it_starts_leaves_nobody() {
         let workers = server.workers();
         server.signal(SIGKILL);
         server.wait_exit();
-        server.wait_nobody_left(&workers, busy(seconds(1)));
+        server.wait_nobody_left(&workers, DEADLINE);
     }
 }
 
@@ -150,9 +168,8 @@ fn assert_port_is_free(server: &Server) {
 
 #[test]
 fn a_lame_duck_serves_on_and_says_so_before_it_drains() {
-    let mut server = Program::probe().workers(1).args("--lame-duck 2s").start();
+    let server = Program::probe().workers(1).args("--lame-duck 1h").start();
     assert_eq!(server.get("/ready").status, 200);
-    let begin = Instant::now();
     server.signal(SIGTERM);
     server.wait(Said::LameDuck);
     eventually(DEADLINE, "it is not to be counted on", || server.get("/ready").status == 503);
@@ -161,9 +178,16 @@ fn a_lame_duck_serves_on_and_says_so_before_it_drains() {
     server.wait_count(Said::Ready, 2);
     assert_eq!(server.get("/ready").status, 503, "newcomers know it, too");
     assert_eq!(server.get("/").status, 200, "it serves");
+    assert_eq!(server.count(Said::Stopping), 0);
+}
+
+#[test]
+fn a_lame_duck_stops_when_its_time_is_over() {
+    let mut server = Program::probe().workers(1).args("--lame-duck 1s").start();
+    let begin = Instant::now();
+    server.signal(SIGTERM);
     server.wait(Said::Stopping);
-    let took = begin.elapsed();
-    assert!(took >= seconds(2) && took < seconds(2) + DEADLINE, "{took:?}");
+    assert!(begin.elapsed() >= seconds(1), "{:?}", begin.elapsed());
     assert_eq!(server.wait_exit(), End::Code(0));
 }
 

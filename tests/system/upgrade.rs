@@ -47,8 +47,10 @@ fn upgrade_under(program: Program, kind: impl FnOnce(Load) -> Load) {
         server.follow_upgrade(usize::try_from(done).unwrap());
         assert_eq!(pid_in(&server, "pid"), Some(server.pid()));
         // The first of them got rid of what the tests left open.
-        let open = proc::open_files(server.pid());
-        assert_eq!(*files.get_or_insert(open), open, "{:?}", proc::file_targets(server.pid()));
+        let open = || proc::open_files(server.pid());
+        let first = *files.get_or_insert_with(open);
+        // What the end of a worker or the start of one takes is given back.
+        eventually(DEADLINE, &format!("it holds no more than {first}"), || open() <= first);
         load.wait_more(REQUESTS / UPGRADES / 4);
         load.wait_answered(done * REQUESTS / UPGRADES);
     }
@@ -98,7 +100,7 @@ fn upgrades_that_fail_cost_none_of_20_000_requests() {
 
 fn fail_to_upgrade_under(bind: &str, keep_alive: bool) {
     let _alone = alone();
-    let program = Program::replaceable().bind(bind).workers(2).args("-p pid --boot-timeout 500ms");
+    let program = Program::replaceable().bind(bind).workers(2).args("-p pid --boot-timeout 2s");
     let mut server = program.start();
     let old = server.workers();
     let load = Load::on(server.target()).keeping(keep_alive).at_least(REQUESTS).start();
@@ -113,7 +115,7 @@ fn fail_to_upgrade_under(bind: &str, keep_alive: bool) {
         server.signal(SIGUSR2);
         server.wait_count(Said::UpgradeFailed, count + 1);
         server.wait_text(why);
-        assert_eq!(server.workers(), old);
+        eventually(DEADLINE, "only the old ones are there", || server.workers() == old);
         assert_eq!(pid_in(&server, "pid"), Some(server.pid()));
         assert!(!server.dir().join("pid.2").exists());
         load.wait_more(REQUESTS / 10);
@@ -129,7 +131,7 @@ fn fail_to_upgrade_under(bind: &str, keep_alive: bool) {
 /// It would be ready while the old master serves on, and stay.
 #[test]
 fn a_stop_that_is_put_off_ends_an_upgrade_under_way() {
-    let mut server = Program::replaceable().workers(1).args("--lame-duck 2s").start();
+    let mut server = Program::replaceable().workers(1).args("--lame-duck 1h").start();
     fs::rename(server.dir().join("server"), server.dir().join("new")).unwrap();
     put(&server, "sleep 0.5; exec ./new \"$@\"");
     server.signal(SIGUSR2);
@@ -137,6 +139,7 @@ fn a_stop_that_is_put_off_ends_an_upgrade_under_way() {
     server.signal(SIGTERM);
     server.wait(Said::UpgradeFailed);
     assert_eq!(server.get("/").status, 200);
+    server.signal(SIGTERM);
     assert_eq!(server.wait_exit(), End::Code(0));
     eventually(DEADLINE, "nobody is left", || server.everybody().0.is_empty());
 }
@@ -278,14 +281,13 @@ fn an_upgrade_waits_for_requests_under_way() {
 
 #[test]
 fn a_new_master_whose_workers_never_boot_takes_nothing_over() {
-    let mut server = Program::example("misuse").workers(2).args("--boot-timeout 1s").start();
+    let mut server = Program::example("misuse").workers(2).args("--boot-timeout 3s").start();
     let old = server.workers();
-    for fault in ["hang", "die"] {
+    for (count, fault) in ["hang", "die"].into_iter().enumerate() {
         fs::write(server.dir().join(fault), "").unwrap();
         server.signal(SIGUSR2);
-        let failed = server.count(Said::UpgradeFailed) + 1;
-        server.wait_count(Said::UpgradeFailed, failed);
-        assert_eq!(server.workers(), old, "{fault}");
+        server.wait_count(Said::UpgradeFailed, count + 1);
+        eventually(DEADLINE, "only the old ones are there", || server.workers() == old);
         assert_eq!(server.get("/echo?msg=a").text(), "a");
         fs::remove_file(server.dir().join(fault)).unwrap();
     }
