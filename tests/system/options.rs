@@ -1,18 +1,18 @@
 //! Settings from outside: what is refused, what is only warned about, and what can be asked.
 
 use crate::support::server::End;
-use crate::support::{Outcome, Program, Said, busy, seconds};
+use crate::support::{Outcome, Program, Said};
 use std::fs;
 use std::time::Duration;
 
-/// A wrong setting is told within this time.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// What needs no server is told within this time, which is a second's work on a machine that has much else to do.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// Exit code 2, at once, one message that names everything in `named`, and no trace left.
 #[track_caller]
 fn refused(outcome: &Outcome, named: &[&str]) {
     assert_eq!(outcome.code, Some(2), "{outcome:?}");
-    assert!(outcome.elapsed < busy(AT_ONCE), "{outcome:?}");
+    assert!(outcome.elapsed < AT_ONCE, "{outcome:?}");
     for word in named {
         assert!(outcome.stderr.contains(word), "no {word:?} in {:?}", outcome.stderr);
     }
@@ -87,7 +87,7 @@ fn a_wrong_flag_or_variable_is_refused() {
 fn check_config_checks_and_starts_nothing() {
     let outcome = Program::stock().config("workers = 2\n").args("--check-config -p server.pid").run();
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    assert!(outcome.elapsed < busy(AT_ONCE), "{outcome:?}");
+    assert!(outcome.elapsed < AT_ONCE, "{outcome:?}");
     assert!(!outcome.stderr.contains("listening"), "{outcome:?}");
 }
 
@@ -156,5 +156,5 @@ fn help_and_version_are_answered() {
     let version = Program::stock().unbound().arg("--version").run();
     assert_eq!(version.code, Some(0), "{version:?}");
     assert!(version.stdout.contains(env!("CARGO_PKG_VERSION")), "{version:?}");
-    assert!(version.elapsed < busy(seconds(1)));
+    assert!(version.elapsed < AT_ONCE, "{version:?}");
 }

@@ -73,13 +73,13 @@ fn a_generation_loads_once_and_a_reload_loads_anew() {
     let (value, successor) = loaded(&server);
     assert_eq!((value.as_str(), those(&server, "-nursery")), ("two", vec![successor]));
     assert_ne!(successor, nursery);
-    assert_eq!(proc::zombies(server.pid()), Vec::<i32>::new());
+    eventually(DEADLINE, "they are reaped", || proc::zombies(server.pid()).is_empty());
     server.stop();
 }
 
 #[test]
 fn a_preload_that_fails_refuses_the_reload() {
-    let mut server = program(2).args("--boot-timeout 1s").start();
+    let mut server = program(2).args("--boot-timeout 3s").start();
     let old = proc::children(server.pid());
     for (count, fault) in ["panic", "thread", "hang"].into_iter().enumerate() {
         let fault = server.dir().join(fault);
@@ -137,10 +137,14 @@ fn reloads_and_resizes_lose_none_of_20_000_requests() {
     let mut server = program(2).start();
     let load = Load::on(server.target()).without_keep_alive().at_least(REQUESTS).start();
     for done in 1..=RELOADS {
+        let done_before = 2 * usize::try_from(done - 1).unwrap();
         server.signal(SIGTTIN);
         server.signal(SIGHUP);
         server.wait_count(Said::ReloadDone, usize::try_from(done).unwrap());
+        // Either would make up for the other if they were heard together.
+        server.wait_count(Said::Wanted, done_before + 1);
         server.signal(SIGTTOU);
+        server.wait_count(Said::Wanted, done_before + 2);
         load.wait_answered(done * REQUESTS / RELOADS);
     }
     load.finish().assert_none_failed();

@@ -2,7 +2,7 @@
 
 use crate::support::said::Line;
 use crate::support::server::End;
-use crate::support::{DEADLINE, Program, Said, Server, busy, eventually, proc, seconds};
+use crate::support::{DEADLINE, Program, Said, Server, eventually, proc};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGUSR1};
 use nix::unistd::{Uid, User};
 use std::fs::{self, Permissions};
@@ -86,12 +86,12 @@ fn a_stuck_worker_of_another_user_dies_with_the_master() {
     let worker = server.worker();
     let mut client = server.connect();
     // It reads nothing meanwhile, so that only the kernel can tell it.
-    client.send("GET /spin?ms=20000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    client.send("GET /spin?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     let before = proc::cpu_time(worker);
     eventually(DEADLINE, "the worker spins", || proc::cpu_time(worker) > before + Duration::from_millis(50));
     server.signal(SIGKILL);
     assert_eq!(server.wait_exit(), End::Signal(SIGKILL as i32));
-    server.wait_nobody_left(&[worker], busy(seconds(1)));
+    server.wait_nobody_left(&[worker], DEADLINE);
 }
 
 #[test]

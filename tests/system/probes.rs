@@ -115,7 +115,8 @@ fn ask_until(target: &Target, stop: &AtomicBool) -> (u32, Vec<String>) {
     let (mut good, mut bad) = (0, Vec::new());
     while !stop.load(Ordering::Relaxed) {
         let mut connection = Connection::open(target).unwrap();
-        while !stop.load(Ordering::Relaxed) && !connection.is_closing() {
+        // One that was not asked for a second may be closed, which costs nobody an answer.
+        while !stop.load(Ordering::Relaxed) && !connection.is_closing() && !connection.is_closed() {
             match connection.get("/-/readyz") {
                 Ok(answer) if answer.status == 200 => good += 1,
                 Ok(answer) => bad.push(answer.text()),

@@ -85,14 +85,13 @@ fn bursts_under(args: &str, kind: impl FnOnce(Load) -> Load) {
     let mut server = Program::probe().workers(2).args(args).start();
     let load = kind(Load::on(server.target())).at_least(REQUESTS).start();
     for burst in 1..=BURSTS {
-        for signal in [SIGTTIN, SIGTTIN, SIGTTIN, SIGTTOU, SIGTTIN, SIGTTOU, SIGTTOU] {
+        for signal in [SIGTTIN, SIGTTIN, SIGTTIN, SIGTTOU, SIGTTIN, SIGTTOU, SIGTTOU, SIGTTOU] {
             let wanted = server.count(Said::Wanted) + server.count(Said::AtMinimum);
             server.signal(signal);
             eventually(DEADLINE, "the signal is heard", || {
                 server.count(Said::Wanted) + server.count(Said::AtMinimum) > wanted
             });
         }
-        server.signal(SIGTTOU);
         load.wait_answered(burst * REQUESTS / BURSTS);
     }
     let report = load.finish();

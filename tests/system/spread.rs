@@ -1,7 +1,7 @@
 //! Connections that are kept are spread over all workers.
 
 use crate::support::spread::{Coming, shares, variation};
-use crate::support::{Program, alone};
+use crate::support::{DEADLINE, Program, alone, eventually, proc};
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 
 const WORKERS: usize = 8;
@@ -37,6 +37,7 @@ fn the_share_of_one_that_stands_still_goes_to_the_others() {
     let mut server = Program::probe().workers(2).start();
     let still = server.workers()[0];
     server.signal_to(still, SIGSTOP);
+    eventually(DEADLINE, "it stands still", || proc::is_stopped(still));
     assert_eq!(shares(&server, CONNECTIONS, Coming::OneByOne), [CONNECTIONS]);
     server.signal_to(still, SIGCONT);
     server.stop();

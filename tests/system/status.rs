@@ -1,6 +1,6 @@
 //! `/status` and `ctl status`: what waits at the listeners, how the last reload came out, and that every key is documented.
 
-use crate::support::{DEADLINE, Program, Said, Server, eventually};
+use crate::support::{DEADLINE, Program, Said, Server, eventually, proc};
 use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGSTOP};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -30,7 +30,10 @@ fn what_waits_to_be_accepted_is_told_for_each_address() {
     assert_eq!(listener(&told, &addr), idle);
     let unix = json!({ "on": "unix:s.sock", "sockets": null, "waiting": null, "backlog": 50 });
     assert_eq!(listener(&told, "unix:s.sock"), unix);
-    server.workers().iter().for_each(|worker| server.signal_to(*worker, SIGSTOP));
+    for worker in server.workers() {
+        server.signal_to(worker, SIGSTOP);
+        eventually(DEADLINE, "it stands still", || proc::is_stopped(worker));
+    }
     let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
@@ -104,9 +107,7 @@ fn the_last_reload_is_told_with_what_it_changed() {
 
 #[test]
 fn a_reload_that_no_worker_gets_ready_with_is_told_with_its_changes() {
-    let program = Program::example("misuse")
-        .config("workers = 1\nboot_timeout = '1s'")
-        .args("--admin-bind 127.0.0.1:0");
+    let program = Program::example("misuse").config("workers = 1").args("--admin-bind 127.0.0.1:0");
     let server = program.start();
     fs::write(server.dir().join("hang"), "").unwrap();
     fs::write(server.dir().join("server.toml"), "workers = 1\nboot_timeout = '900ms'").unwrap();
@@ -144,7 +145,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 fn every_key_of_the_status_is_documented() {
     let server = Program::probe().config("workers = 2").args("--admin-bind 127.0.0.1:0").start();
     let mut client = server.connect();
-    client.send("GET /sleep?ms=20000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    client.send("GET /sleep?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     let in_flight = |told: &Value, slot: usize| told["workers"][slot]["in_flight"] == 1;
     eventually(DEADLINE, "it is under way", || {
         in_flight(&status(&server), 0) || in_flight(&status(&server), 1)

@@ -2,9 +2,7 @@
 //! request, and has nothing left over. Not here: what each signal does (signals.rs).
 
 use crate::support::server::End;
-use crate::support::{
-    DEADLINE, Dice, Load, Program, Said, Server, Target, alone, eventually, millis, proc, seconds,
-};
+use crate::support::{DEADLINE, Dice, Load, Program, Said, Server, Target, alone, eventually, millis, proc};
 use nix::sys::signal::Signal::{self, *};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -164,9 +162,9 @@ fn assert_nothing_is_left(server: &Server) {
         fresh.signal(SIGUSR2);
         fresh.follow_upgrade(1);
     }
-    proc::assert_same_files("the master", server.pid(), fresh.pid(), seconds(5));
+    proc::assert_same_files("the master", server.pid(), fresh.pid(), DEADLINE);
     for worker in server.workers() {
-        proc::assert_same_files("a worker", worker, fresh.workers()[0], seconds(5));
+        proc::assert_same_files("a worker", worker, fresh.workers()[0], DEADLINE);
     }
     fresh.stop();
 }
