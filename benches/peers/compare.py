@@ -53,17 +53,15 @@ class Comparison:
         return measured
 
     def pages(self, peers):
+        for peer in peers:
+            for page in filter(peer.can, self.plan["page"]):
+                peer.check(page)
         pages = {}
         for page in self.plan["page"]:
             able = [peer for peer in peers if peer.can(page)]
-            for peer in able:
-                peer.check(page)
             pages[page["name"]] = self.in_turn(
                 page["name"], able, lambda peer: peer.load(page, self.connections, self.seconds))
         return pages
-
-    def main_servers(self):
-        return [server for server in self.plan["server"] if server.get("main")]
 
     def by_connections(self, peers, base):
         """To open many takes time, too."""
@@ -78,7 +76,8 @@ class Comparison:
     def by_workers(self, base):
         columns = {}
         for count in self.plan["axes"]["workers"]:
-            with self.serving(self.main_servers(), count) as peers:
+            mains = [server for server in self.plan["server"] if server.get("main")]
+            with self.serving(mains, count) as peers:
                 columns[count] = self.in_turn(
                     f"{count} workers", peers, lambda peer: peer.load(self.hello, self.connections, self.seconds))
         columns[self.workers] = {name: base[name] for name in columns[count]}
@@ -148,24 +147,31 @@ def main():
     plan["server"] = [first] + [server for server in others if server["command"].split()[0] in programs]
     comparison = Comparison(plan, programs, arguments.rounds, arguments.seconds)
     print_setting(comparison)
-    with comparison.serving(plan["server"], comparison.workers) as peers:
-        pages = comparison.pages(peers)
-        hello = pages[comparison.hello["name"]]
-        connections = comparison.by_connections(peers, hello)
-        latency = comparison.latency(peers, hello)
-    workers = comparison.by_workers(hello)
-    memory = comparison.memory()
     print(f"\n{arguments.rounds} rounds of {arguments.seconds} s for each in turn: the medians, in brackets the least and the most")
-    tables.print_table("Requests a second", "server", pages, tables.rate)
-    tables.print_table("µs CPU a request", "server", pages, tables.cpu)
-    tables.print_table("µs CPU a request, × the first server", "server", pages, tables.ratio)
-    tables.print_table("By workers, µs CPU a request, and × the first", "hello by", workers, tables.cpu_and_ratio)
-    tables.print_table("By connections, the same", "hello by", connections, tables.cpu_and_ratio)
-    tables.print_table("Latency at so many requests a second, in ms: p50 / p99 / p99.9 / the longest", "hello by", latency,
-                       tables.latency)
-    tables.print_table("MiB for each worker", "server", {"proportional, private dirty": memory}, tables.memory)
+    hello = compare(comparison)
     draw(arguments.svg, hello)
     return 0
+
+
+def compare(comparison):
+    """Prints each table as soon as it can, and returns what was measured of hello."""
+    with comparison.serving(comparison.plan["server"], comparison.workers) as peers:
+        pages = comparison.pages(peers)
+        tables.print_table("Requests a second", "server", pages, tables.rate)
+        tables.print_table("µs CPU a request", "server", pages, tables.cpu)
+        tables.print_table("µs CPU a request, × the first server", "server", pages, tables.ratio)
+        hello = pages[comparison.hello["name"]]
+        connections = comparison.by_connections(peers, hello)
+        tables.print_table(
+            "By connections, µs CPU a request, and × the first", "hello by", connections, tables.cpu_and_ratio)
+        latency = comparison.latency(peers, hello)
+        tables.print_table("Latency at so many requests a second, in ms: p50 / p99 / p99.9 / the longest", "hello by", latency,
+                           tables.latency)
+    tables.print_table("By workers, µs CPU a request, and × the first", "hello by", comparison.by_workers(hello),
+                       tables.cpu_and_ratio)
+    memory = {"proportional, private dirty": comparison.memory()}
+    tables.print_table("MiB for each worker", "server", memory, tables.memory)
+    return hello
 
 
 def draw(path, hello):

@@ -7,7 +7,7 @@ from main import figures
 
 def print_table(title, corner, columns, cell):
     """Of each column its name and what was measured of each server by name; `cell` makes a text of that, and of the first's."""
-    print(f"\n{title}\n")
+    print(f"\n{title}\n", flush=True)
     print(f"| {corner} | " + " | ".join(map(str, columns)) + " |")
     print("|---" * (len(columns) + 1) + "|")
     for name in dict.fromkeys(name for measured in columns.values() for name in measured):
@@ -20,7 +20,7 @@ def print_table(title, corner, columns, cell):
 
 def rate(rounds, _first):
     errors = sum(load.errors for load in rounds)
-    return figures([load.rate for load in rounds]) + (f", {errors} socket errors" if errors else "")
+    return figures([load.rate for load in rounds]) + (f", {errors} errors" if errors else "")
 
 
 def cpu(rounds, _first):
@@ -34,7 +34,7 @@ def ratio(rounds, first):
 def cpu_and_ratio(rounds, first):
     errors = sum(load.errors for load in rounds)
     times = median(theirs.cpu / ours.cpu for theirs, ours in zip(rounds, first))
-    return f"{cpu(rounds, first)}, {times:.2f} ×" + (f", {errors} socket errors" if errors else "")
+    return f"{cpu(rounds, first)}, {times:.2f} ×" + (f", {errors} errors" if errors else "")
 
 
 def latency(rounds, _first):

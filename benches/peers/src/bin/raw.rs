@@ -81,7 +81,7 @@ impl Connection {
             return Some(());
         }
         self.closes = memmem::find(head, b"Connection: close").is_some();
-        self.unsent = answers.to(head);
+        self.unsent = answers.to(head)[usize::from(self.closes)];
         self.held = 0;
         self.send(epoll)
     }
@@ -112,11 +112,14 @@ fn content_length(head: &[u8]) -> usize {
     digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0'))
 }
 
+/// On a connection that is kept, and on one that is closed.
+type Answer = [&'static [u8]; 2];
+
 struct Answers {
-    hello: &'static [u8],
-    json: &'static [u8],
-    length: &'static [u8],
-    download: &'static [u8],
+    hello: Answer,
+    json: Answer,
+    length: Answer,
+    download: Answer,
 }
 
 fn answers() -> Answers {
@@ -129,17 +132,18 @@ fn answers() -> Answers {
     }
 }
 
-fn answer(kind: &str, body: &[u8]) -> &'static [u8] {
-    let date = "Mon, 01 Jan 2024 00:00:00 GMT";
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nDate: {date}\r\n\r\n"
-    );
-    [head.as_bytes(), body].concat().leak()
+fn answer(kind: &str, body: &[u8]) -> Answer {
+    ["", "Connection: close\r\n"].map(|connection| {
+        let date = "Mon, 01 Jan 2024 00:00:00 GMT";
+        let length = body.len();
+        let fields = format!("Content-Type: {kind}\r\nContent-Length: {length}\r\nDate: {date}\r\n");
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}{connection}\r\n");
+        &*[head.as_bytes(), body].concat().leak()
+    })
 }
 
 impl Answers {
-    fn to(&self, head: &[u8]) -> &'static [u8] {
+    fn to(&self, head: &[u8]) -> Answer {
         match head.split(|&byte| byte == b' ').nth(1) {
             Some(b"/json") => self.json,
             Some(b"/length") => self.length,
