@@ -29,6 +29,7 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // As the settings say, until the operator says otherwise.
     let mut level = None;
+    let mut before = now_millis();
     loop {
         tick.tick().await;
         let now = now_millis();
@@ -40,8 +41,9 @@ pub(super) async fn sweep(floor: Arc<Floor>, worker: Worker) {
             level = floor.board.level();
             log::set_max_level(level.unwrap_or(floor.settings.loglevel));
         }
-        // A stage is noted with the time of the sweep before it, and must not seem older than it is.
-        let surely = now.saturating_sub(period.as_millis() as u64);
+        // A stage is noted with the time of the sweep before it, and must not seem older than it is. Nor is a client to blame
+        // for a worker that slept: what it sent meanwhile is read before the next sweep.
+        let surely = std::mem::replace(&mut before, now);
         let settings = &floor.settings;
         let mut overdue = Vec::new();
         floor.connections.each(|watched| {

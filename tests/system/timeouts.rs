@@ -174,6 +174,26 @@ fn an_idle_connection_is_closed_after_keepalive() {
     server.stop();
 }
 
+/// A head is as old as its first byte is here, and not as the sweep before it.
+#[test]
+fn a_worker_that_slept_does_not_take_that_for_the_time_of_its_clients() {
+    use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+    let mut server = Program::probe().workers(1).args("--header-timeout 3s").start();
+    let worker = server.worker();
+    let mut client = server.connect();
+    assert_eq!(client.get("/").unwrap().status, 200);
+    server.signal_to(worker, SIGSTOP);
+    eventually(seconds(30), "it sleeps", || proc::is_stopped(worker));
+    client.send("GET / HTTP/1.1\r\n").unwrap();
+    holds_for(seconds(5), "it sleeps for longer than a head may take", || proc::is_stopped(worker));
+    server.signal_to(worker, SIGCONT);
+    // It has seen the half of a head, and looked for what is overdue.
+    assert_eq!(server.get("/sleep?ms=600").status, 200);
+    client.send("host: test\r\n\r\n").unwrap();
+    assert_eq!(client.read().unwrap().status, 200);
+    server.stop();
+}
+
 #[test]
 fn keepalive_is_not_cut_short_by_the_header_timeout() {
     let mut server = Program::probe().workers(1).args("--keep-alive 30s --header-timeout 1s").start();
