@@ -136,7 +136,9 @@ impl Front {
         command.args(["-W", "-db", "-f"]).arg(&file);
         let front = Front::start(command, place);
         // It comes a moment after the ports.
-        eventually(DEADLINE, "HAProxy can be asked", || front.place.path("admin.sock").exists());
+        eventually(DEADLINE, "HAProxy can be asked", || {
+            UnixStream::connect(front.place.path("admin.sock")).is_ok()
+        });
         front
     }
 

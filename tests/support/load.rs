@@ -146,13 +146,19 @@ impl Running {
         self.counters.right.load(Relaxed)
     }
 
-    /// Waits until `count` requests in all were answered right.
+    /// Waits until `count` requests in all were answered right, however slowly, as long as answers keep coming.
     #[track_caller]
     pub fn wait_answered(&self, count: u64) {
-        eventually(DEADLINE * 2, &format!("{count} right answers"), || {
-            assert!(self.threads.iter().all(|thread| !thread.is_finished()), "a client gave up");
-            self.answered() >= count
-        });
+        loop {
+            let before = self.answered();
+            if before >= count {
+                return;
+            }
+            eventually(DEADLINE, &format!("more than {before} of {count} right answers"), || {
+                assert!(self.threads.iter().all(|thread| !thread.is_finished()), "a client gave up");
+                self.answered() > before
+            });
+        }
     }
 
     /// Waits for `count` right answers more.

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use tempfile::TempDir;
 
 /// How long, in seconds, `pg_ctl` may take to start or stop the cluster.
@@ -45,8 +45,7 @@ impl Cluster {
 
     fn start_as(tls: bool) -> Cluster {
         let folder = TempDir::with_prefix("ferricorn-postgres-").unwrap();
-        // Free now; that somebody takes it before PostgreSQL does is unlikely, and fails loudly.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let as_nobody = give_away(folder.path());
         let mut cluster = Cluster { as_nobody, folder, binaries: binaries(), port, tls, lifeline: None };
         cluster.lifeline = Some(cluster.hold_lifeline());
@@ -195,6 +194,20 @@ impl Cluster {
         let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stderr = std::fs::read(self.folder.path().join("said")).unwrap();
         Output { status, stdout: Vec::new(), stderr }
+    }
+}
+
+/// A port that nobody listens at, and below those that the kernel gives out by itself: nobody comes by it while the cluster is
+/// stopped.
+fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    loop {
+        // Tests of other processes begin elsewhere.
+        let turn = std::process::id() % 1000 * 20 + u32::from(GIVEN.fetch_add(1, Relaxed));
+        let port = 10_240 + (turn % 20_480) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl Program {
     pub fn replaceable() -> Program {
         let mut program = Program::probe();
         let copy = program.dir().join("server");
-        fs::copy(&program.path, &copy).expect("the temporary directory is writable");
+        put_program(&program.path, &copy);
         program.path = copy;
         program
     }
@@ -168,7 +168,8 @@ impl Program {
         let expected = self.expected;
         let server = self.spawn();
         server.wait_listening();
-        server.wait_count(super::Said::Ready, expected);
+        // Each in its own time.
+        (1..=expected).for_each(|count| drop(server.wait_count(super::Said::Ready, count)));
         server
     }
 
@@ -205,6 +206,14 @@ impl Program {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
+}
+
+/// Puts a copy of a program, or of a script, where it can be executed. Another process writes it: what this one has open for
+/// writing is open for a moment in whatever other threads start, too, and can be executed by nobody until then.
+#[track_caller]
+pub fn put_program(from: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).args([from, to]).status();
+    assert!(status.expect("install is part of coreutils").success(), "{from:?} {to:?}");
 }
 
 /// Where cargo put an example. `cargo test` builds them all; `cargo test --test system` does not, and a stale

@@ -38,6 +38,9 @@ struct Lines {
     ended: bool,
 }
 
+/// How long a master's last lines are waited for. As long only where it was killed and others live on.
+const LAST_LINES: Duration = Duration::from_secs(3);
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -227,6 +230,7 @@ impl Server {
     #[track_caller]
     pub fn wait_exit_within(&mut self, deadline: Duration) -> End {
         eventually(deadline, "the master ends", || self.has_ended());
+        self.wait_last_lines();
         if self.successor.is_some() {
             return End::Unknown;
         }
@@ -259,11 +263,30 @@ impl Server {
     /// TERM, and the clean end that must follow.
     #[track_caller]
     pub fn stop(&mut self) {
-        let stopped = self.count(Said::Stopped);
         self.signal(Signal::SIGTERM);
         match self.wait_exit() {
-            End::Unknown => drop(self.wait_count(Said::Stopped, stopped + 1)),
+            End::Unknown => drop(self.wait_text(&self.last_words())),
             end => assert_eq!(end, End::Code(0), "TERM ends in exit code 0"),
+        }
+    }
+
+    /// What a master says last.
+    fn last_words(&self) -> String {
+        format!("[master {}] stopped", self.pid())
+    }
+
+    /// The master has ended, and its last lines may not have been read yet. One that was killed, and left somebody who still holds
+    /// the pipe, is not waited for in vain.
+    fn wait_last_lines(&self) {
+        let (words, until) = (self.last_words(), Instant::now() + LAST_LINES);
+        let mut lines = self.log.lines();
+        while !lines.ended && !lines.all.iter().any(|line| line.raw.contains(&words)) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.log.grown.wait_timeout(lines, left);
+            lines = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -1,6 +1,7 @@
 //! What one worker invalidates, no worker serves any more: beside each other, over an upgrade, and where one dies.
 
 use crate::shop;
+use crate::support::program::put_program;
 use crate::support::{Connection, DEADLINE, Program, Said, Server, alone, eventually, proc};
 use nix::sys::signal::Signal::{SIGTERM, SIGUSR2};
 use std::fs;
@@ -146,7 +147,7 @@ fn none_is_stale_while_another_program_serves_beside_and_after_it_left() {
     assert!(is_cached(&server, worker));
     // Another file is another program, whose keys may hash otherwise.
     let new = server.dir().join("new");
-    fs::copy(server.dir().join("server"), &new).unwrap();
+    put_program(&server.dir().join("server"), &new);
     fs::rename(new, server.dir().join("server")).unwrap();
     for (count, leaves) in [(1, SIGTERM), (2, SIGTERM)] {
         server.signal(SIGUSR2);
