@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::path::Path;
 use std::pin::Pin;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use tokio::io::AsyncWriteExt;
 
 /// `/bytes` gives no more: 64 MiB.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// How often `/block` looks for the file that ends it.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 fn main() -> ExitCode {
     ferricorn::run(app)
@@ -185,11 +188,25 @@ async fn patient(
     Ok(format!("slept {ms} ms, {:?} left\n", deadline.remaining()))
 }
 
+#[derive(Deserialize)]
+struct Hindrance {
+    ms: u64,
+    /// A file in the server's folder that ends it early, as soon as it is there.
+    until: Option<String>,
+}
+
 /// Occupies one handler thread.
-async fn block(State(probe): State<Probe>, Query(time): Query<Milliseconds>) -> Result<String, Error> {
-    let duration = time.duration();
-    probe.worker.blocking(move || thread::sleep(duration)).await?;
-    Ok(format!("blocked {} ms\n", time.ms))
+async fn block(State(probe): State<Probe>, Query(block): Query<Hindrance>) -> Result<String, Error> {
+    let Hindrance { ms, until } = block;
+    let wait = move || {
+        let (begin, time) = (Instant::now(), Duration::from_millis(ms));
+        while begin.elapsed() < time && !until.as_ref().is_some_and(|file| Path::new(file).exists()) {
+            let left = time.saturating_sub(begin.elapsed());
+            thread::sleep(if until.is_some() { left.min(LOOK_EVERY) } else { left });
+        }
+    };
+    probe.worker.blocking(wait).await?;
+    Ok(format!("blocked {ms} ms\n"))
 }
 
 /// Occupies the event loop, as no handler may.
