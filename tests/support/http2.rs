@@ -66,10 +66,20 @@ impl Http2 {
         client
     }
 
+    /// The same where the server may be gone.
+    pub fn try_open(target: &Target) -> Result<Http2, Failure> {
+        let mut client = Http2::over(Connection::open(target)?);
+        client.try_greet()?;
+        Ok(client)
+    }
+
     /// Connects and says nothing.
     #[track_caller]
     pub fn silent(target: &Target) -> Http2 {
-        let connection = Connection::open(target).expect("the server takes connections");
+        Http2::over(Connection::open(target).expect("the server takes connections"))
+    }
+
+    fn over(connection: Connection) -> Http2 {
         Http2 { connection, next_stream: 1, is_polite: false, gone_away: None }
     }
 
@@ -80,9 +90,13 @@ impl Http2 {
 
     /// The preface, and settings without a table for compression, so that each status is spelt out.
     pub fn greet(&mut self) {
+        self.try_greet().expect("the server takes a hello");
+    }
+
+    fn try_greet(&mut self) -> Result<(), Failure> {
         self.is_polite = true;
         let hello = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0])].concat();
-        self.connection.send(hello).expect("the server takes a hello");
+        self.connection.send(hello)
     }
 
     pub fn set_patience(&self, patience: Duration) {

@@ -2,16 +2,17 @@
 
 use super::{both, in_the_clear, text};
 use crate::support::http2::{
-    ALL_STREAMS, END_HEADERS, Ended, GOAWAY, HEADERS, Http2, NO_ERROR, PING, PREFACE, SETTINGS,
+    ALL_STREAMS, DATA, END_HEADERS, END_STREAM, Ended, GOAWAY, HEADERS, Http2, NO_ERROR, PING, PREFACE,
+    SETTINGS,
 };
-use crate::support::http2::{block, frame, get};
-use crate::support::{Program, Said, busy, millis, seconds};
+use crate::support::http2::{block, frame, get, post};
+use crate::support::{Program, Said, Target, millis, seconds};
 use nix::sys::signal::Signal::SIGTERM;
 use std::time::Instant;
 
 #[test]
 fn a_client_that_says_nothing_or_half_is_let_go() {
-    let (mut server, targets) = both(Program::probe().workers(1).args("--header-timeout 1s"));
+    let (mut server, targets) = both(Program::probe().workers(1).args("--header-timeout 3s"));
     let hello = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     let head = block(&get("/"));
     let unfinished = [&hello[..], &frame(HEADERS, 1, 1, &head)].concat();
@@ -25,22 +26,26 @@ fn a_client_that_says_nothing_or_half_is_let_go() {
         ("a head to be continued", &unfinished, true),
         ("half a head", &whole[..whole.len() - 4], true),
     ];
-    for (what, bytes, is_told) in cases {
-        for (target, way) in targets.iter().zip(["over TLS", "in the clear"]) {
-            if bytes.is_empty() && way == "in the clear" {
-                // It may still turn out to be HTTP/1.
-                continue;
+    let try_one = |what: &str, way: &str, target: &Target, bytes: &[u8], is_told: bool| {
+        let begin = Instant::now();
+        let mut client = Http2::silent(target);
+        client.send(bytes).unwrap();
+        let gone = client.wait_end();
+        assert!(begin.elapsed() >= millis(2700), "{what} {way}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < seconds(25), "{what} {way}: {:?}", begin.elapsed());
+        assert_eq!(gone.is_some(), is_told, "{what} {way}");
+        assert!(gone.is_none_or(|(_, error)| error == NO_ERROR), "{what} {way}: {gone:?}");
+    };
+    std::thread::scope(|scope| {
+        for (what, bytes, is_told) in cases {
+            for (target, way) in targets.iter().zip(["over TLS", "in the clear"]) {
+                // In the clear, one that says nothing may still turn out to be HTTP/1.
+                if !bytes.is_empty() || way == "over TLS" {
+                    scope.spawn(move || try_one(what, way, target, bytes, is_told));
+                }
             }
-            let mut client = Http2::silent(target);
-            let begin = Instant::now();
-            client.send(bytes).unwrap();
-            let gone = client.wait_end();
-            assert!(begin.elapsed() >= millis(700), "{what} {way}: {:?}", begin.elapsed());
-            assert!(begin.elapsed() < busy(seconds(2)), "{what} {way}: {:?}", begin.elapsed());
-            assert_eq!(gone.is_some(), is_told, "{what} {way}");
-            assert!(gone.is_none_or(|(_, error)| error == NO_ERROR), "{what} {way}: {gone:?}");
         }
-    }
+    });
     server.stop();
 }
 
@@ -49,17 +54,14 @@ fn a_connection_without_requests_is_told_and_then_closed() {
     let (mut server, targets) = both(Program::probe().workers(1).args("--keep-alive 1s"));
     for target in &targets {
         let mut client = Http2::open(target);
-        assert!(matches!(client.get("/sleep?ms=1500"), Ended::Answered(200, _)), "a busy one is not idle");
         let begin = Instant::now();
+        assert!(matches!(client.get("/sleep?ms=1500"), Ended::Answered(200, _)), "a busy one is not idle");
         let mut heard = Vec::new();
         while let Ok(frame) = client.read() {
             heard.extend(frame.gone_away());
         }
-        assert!(
-            begin.elapsed() >= millis(700) && begin.elapsed() < busy(seconds(3)),
-            "{:?}",
-            begin.elapsed()
-        );
+        let elapsed = begin.elapsed();
+        assert!(elapsed >= millis(1500 + 700) && elapsed < seconds(25), "{elapsed:?}");
         assert_eq!(heard, [(ALL_STREAMS, NO_ERROR), (1, NO_ERROR)]);
     }
     server.stop();
@@ -69,11 +71,11 @@ fn a_connection_without_requests_is_told_and_then_closed() {
 fn pings_are_no_requests_and_keep_no_connection() {
     let mut server = in_the_clear(Program::probe().workers(1).args("--keep-alive 1s")).start();
     let mut client = Http2::open(&server.target());
-    assert!(matches!(client.get("/pid"), Ended::Answered(200, _)));
     let begin = Instant::now();
+    assert!(matches!(client.get("/pid"), Ended::Answered(200, _)));
     // Each is answered, so that the next one comes later, and none is one too many.
     while client.send(frame(PING, 0, 0, &[1; 8])).is_ok() && client.read().is_ok() {
-        assert!(begin.elapsed() < busy(seconds(3)), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < seconds(25), "{:?}", begin.elapsed());
         std::thread::sleep(millis(50));
     }
     assert!(begin.elapsed() >= millis(700), "{:?}", begin.elapsed());
@@ -112,7 +114,7 @@ fn a_worker_that_drains_says_so_and_answers_what_is_open_and_on_its_way() {
         let mut open = Vec::new();
         for client in &mut clients {
             assert!(matches!(client.get("/pid"), Ended::Answered(200, _)));
-            open.push(client.ask("/sleep?ms=2000"));
+            open.push(client.ask_with(&post("/upload"), 0));
             // Answered, so the one before it has arrived, too.
             assert_eq!(text(client.get("/echo?msg=there")), "there");
         }
@@ -131,7 +133,8 @@ fn a_worker_that_drains_says_so_and_answers_what_is_open_and_on_its_way() {
         }
         for ((client, open), on_its_way) in clients.iter_mut().zip(open).zip(late) {
             assert_eq!(text(client.wait(on_its_way)), "late");
-            assert!(text(client.wait(open)).starts_with("slept"));
+            client.send(frame(DATA, END_STREAM, open, b"half")).unwrap();
+            assert_eq!(text(client.wait(open)), "4");
             assert_eq!(client.wait_end(), Some((on_its_way, NO_ERROR)));
         }
         server.wait(Said::Stopped);
@@ -149,5 +152,5 @@ fn idle_connections_do_not_hold_a_drain_up() {
     let begin = Instant::now();
     // They do not answer the ping: nobody reads.
     server.stop();
-    assert!(begin.elapsed() < busy(seconds(2)), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < seconds(20), "{:?}", begin.elapsed());
 }

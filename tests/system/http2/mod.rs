@@ -7,7 +7,7 @@ mod strict;
 
 use crate::support::http2::{Ended, Http2, PREFACE, RESET, frame, post};
 use crate::support::tls::Authority;
-use crate::support::{Connection, DEADLINE, Failure, Program, Server, Target, busy, eventually, seconds};
+use crate::support::{Connection, DEADLINE, Failure, Program, Server, Target, eventually, seconds};
 use std::fs;
 use std::process::Command;
 use std::time::Instant;
@@ -121,7 +121,7 @@ fn streams_are_answered_as_they_are_done_and_a_slow_body_is_its_own_affair() {
         assert!(text(client.wait(late)).starts_with("slept"));
         let refused = client.wait(slow);
         assert_eq!(refused, Ended::Answered(408, b"the body came too slowly\n".to_vec()));
-        assert!(begin.elapsed() >= seconds(1) && begin.elapsed() < busy(seconds(2)), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() >= seconds(1) && begin.elapsed() < seconds(20), "{:?}", begin.elapsed());
         assert_eq!(text(client.get("/echo?msg=last")), "last");
     }
     server.stop();
@@ -130,7 +130,7 @@ fn streams_are_answered_as_they_are_done_and_a_slow_body_is_its_own_affair() {
 #[test]
 fn each_request_has_its_line_whatever_became_of_it() {
     let program = Program::probe().workers(1).config(
-        "accesslog = 'access.log'\naccess_log_format = '%(s)s %(r)s %(B)s'\nlimit_request_body = 10\nrequest_timeout = '1s'",
+        "accesslog = 'access.log'\naccess_log_format = '%(s)s %(r)s %(B)s'\nlimit_request_body = 10\nrequest_timeout = '3s'",
     );
     let mut server = in_the_clear(program).start();
     let mut client = Http2::open(&server.target());
@@ -143,14 +143,14 @@ fn each_request_has_its_line_whatever_became_of_it() {
         client.wait(stream),
         Ended::Answered(413, b"the body is larger than this server takes\n".to_vec())
     );
-    let stream = client.ask("/sleep?ms=500");
+    let stream = client.ask("/sleep?ms=60000");
     client.send(frame(RESET, 0, stream, &[0, 0, 0, 8])).unwrap();
     let wanted = [
         "200 GET /pid?a HTTP/2.0 ",
         "504 GET /sleep?ms=9000 HTTP/2.0 ",
         "500 GET /panic HTTP/2.0 ",
         "413 POST /upload HTTP/2.0 42",
-        "499 GET /sleep?ms=500 HTTP/2.0 0",
+        "499 GET /sleep?ms=60000 HTTP/2.0 0",
     ];
     eventually(DEADLINE, "a line for each", || access_lines(&server).len() == wanted.len());
     for (line, wanted) in access_lines(&server).iter().zip(wanted) {

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// After this the connection counts as open.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A good request that ends the connection.
 const SENTINEL: &[u8] = b"GET /echo?msg=sentinel HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
@@ -61,6 +61,8 @@ pub(super) fn converse(addr: SocketAddr, bytes: &[u8], split: Split, dice: &mut 
         match stream.read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => buffer.extend_from_slice(&chunk[..count]),
+            // A process that was put to sleep: reads with a time limit do not go on by themselves.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => {
                 is_closed = error.kind() == std::io::ErrorKind::ConnectionReset;
                 break;

@@ -159,16 +159,16 @@ fn a_body_that_is_left_unread_has_one_outcome_however_it_is_cut() {
 /// The rest of the body may come long after the answer, and is no part of the next request's head for the limits of time either.
 #[test]
 fn the_rest_of_a_body_may_come_behind_the_answer() {
-    let mut server = Program::probe().workers(1).args("--header-timeout 300ms").start();
+    let mut server = Program::probe().workers(1).args("--header-timeout 800ms").start();
     let mut client = server.connect();
     client.send("POST /headers HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n01234").unwrap();
     assert_eq!(client.read().unwrap().status, 200);
     client.send("56").unwrap();
     // Another client's requests take the time that the first one's head would have had.
-    let patient = server.connect().get("/sleep?ms=1000").unwrap();
+    let patient = server.connect().get("/sleep?ms=1200").unwrap();
     assert_eq!(patient.status, 200);
     client.send("789").unwrap();
-    let patient = server.connect().get("/sleep?ms=1000").unwrap();
+    let patient = server.connect().get("/sleep?ms=1200").unwrap();
     assert_eq!(patient.status, 200);
     assert_eq!(client.get("/pid").unwrap().status, 200);
     assert_eq!(client.get("/pid").unwrap().status, 200);
