@@ -22,7 +22,7 @@ fn send(server: &Server, bytes: &str) -> Connection {
 #[test]
 fn each_request_has_its_line_whatever_became_of_it() {
     let program = Program::probe().config(
-        "workers = 1\naccesslog = 'access.log'\naccess_log_format = '%(s)s %(r)s'\nheader_timeout = '300ms'\n\
+        "workers = 1\naccesslog = 'access.log'\naccess_log_format = '%(s)s %(r)s'\nheader_timeout = '3s'\n\
          body_timeout = '300ms'\nrequest_timeout = '2s'\nlimit_request_body = 10",
     );
     let mut server = program.start();

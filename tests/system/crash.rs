@@ -2,14 +2,16 @@
 
 use crate::support::load::WAYS;
 use crate::support::server::End;
-use crate::support::{DEADLINE, Load, Program, Said, Server, alone, busy, eventually, proc, seconds};
+use crate::support::{DEADLINE, Load, Program, Said, Server, alone, eventually, proc};
 use nix::sys::signal::Signal::{SIGABRT, SIGILL, SIGKILL, SIGTERM};
 use std::fs;
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 50;
-/// A killed worker is back within this.
-const BACK_WITHIN: Duration = Duration::from_secs(1);
+/// The longest that the master waits before it starts a worker anew that was ready.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A killed worker is back within this, where the machine is slow, too.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 8;
 
 #[test]
@@ -39,9 +41,26 @@ fn fifty_kills_lose_only_what_the_killed_worker_had_open() {
     assert!(report.failed() <= lost_at_most, "{report}");
     assert_eq!((report.refused, report.timed_out, report.wrong_body), (0, 0, 0), "{report}");
     delays.sort_unstable();
+    eprintln!("back at the median after {:?}, at worst {:?}", delays[KILLS / 2], delays[KILLS - 1]);
     assert!(delays[KILLS / 2] < BACK_WITHIN, "at the median: {delays:?}");
-    assert!(delays[KILLS - 1] < busy(BACK_WITHIN), "at worst: {delays:?}");
+    let pauses = pauses(&server);
+    assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE), "{pauses:?}");
     server.stop();
+}
+
+/// How long the master said it would wait before the next start of a worker, each time that it did.
+fn pauses(server: &Server) -> Vec<Duration> {
+    let lines = server.log().into_iter().filter(|line| line.is(Said::BackOff));
+    lines.map(|line| duration(line.value("next_start").expect("it says when"))).collect()
+}
+
+/// As the log has one: `400.0ms` or `1.6s`.
+fn duration(text: &str) -> Duration {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').expect("seconds"), 1.0),
+    };
+    Duration::from_secs_f64(number.parse::<f64>().expect("a number") * unit)
 }
 
 /// What becomes of a worker whose event loop is occupied, so that it has none of the load's connections, whichever way they
@@ -51,11 +70,13 @@ fn a_crash_costs_none_of_20_000_requests_at_the_other_workers() {
     const REQUESTS: u64 = 20_000;
     let _alone = alone();
     for (bind, keep_alive) in WAYS {
-        let mut server = Program::probe().bind(bind).workers(3).start();
+        // Nobody but this test ends the one that spins.
+        let patient = Program::probe().args("--timeout 10m --graceful-timeout 10m");
+        let mut server = patient.bind(bind).workers(3).start();
         let ends = [SIGKILL, SIGABRT, SIGILL, SIGTERM];
         for (round, end) in (1..).zip(ends) {
             let (victim, mut client) = server.connections_to_all(3).swap_remove(round % 3);
-            client.send("GET /spin?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+            client.send("GET /spin?ms=600000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
             let before = proc::cpu_time(victim);
             eventually(DEADLINE, "it spins", || proc::cpu_time(victim) > before + Duration::from_millis(10));
             let share = REQUESTS / ends.len() as u64;
@@ -80,11 +101,10 @@ fn a_crash_costs_none_of_20_000_requests_at_the_other_workers() {
 fn the_others_answer_what_they_have_open_while_one_is_killed() {
     let mut server = Program::probe().workers(2).start();
     let mut connections = server.connections_to_all(2);
-    for (_, connection) in &mut connections {
-        connection.send("GET /sleep?ms=1000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
-    }
     let (victim, mut lost) = connections.remove(0);
     let (witness, mut kept) = connections.remove(0);
+    lost.send("GET /sleep?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    kept.send("GET /sleep?ms=1000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     server.signal_to(victim, SIGKILL);
     assert!(lost.read().is_err());
     assert_eq!(kept.read().unwrap().worker(), witness);
@@ -108,15 +128,14 @@ fn the_end_of_a_worker_is_explained() {
 fn deaths_before_ready_are_tried_again_ever_later() {
     let mut server = Program::example("misuse").workers(1).start();
     fs::write(server.dir().join("die"), "").unwrap();
-    server.signal_to(server.worker(), SIGKILL);
-    // 100 ms doubling: five deaths take at least 100 + 200 + 400 + 800 ms.
-    server.wait_count(Said::Exited, 2);
     let begin = Instant::now();
+    server.signal_to(server.worker(), SIGKILL);
     server.wait_count(Said::Exited, 6);
+    // 100 ms doubling, before each of the five starts.
     let elapsed = begin.elapsed();
-    assert!(elapsed >= Duration::from_millis(1400), "{elapsed:?}");
-    assert!(elapsed < busy(seconds(3)), "{elapsed:?}");
-    server.wait(Said::BackOff);
+    assert!(elapsed >= Duration::from_millis(100 + 200 + 400 + 800 + 1600), "{elapsed:?}");
+    let told: Vec<u128> = pauses(&server).iter().map(Duration::as_millis).collect();
+    assert_eq!(told[..5], [100, 200, 400, 800, 1600]);
     assert!(!server.has_ended(), "a server that once served never gives up");
     fs::remove_file(server.dir().join("die")).unwrap();
     server.wait_count(Said::Ready, 2);
@@ -150,11 +169,11 @@ fn quick_deaths_after_ready_hold_nobody_up_for_long() {
     for round in 1..=6 {
         server.signal_to(server.wait_count(Said::Ready, round).number("pid"), SIGKILL);
         server.wait_count(Said::Exited, round);
-        let begin = Instant::now();
         server.wait_count(Said::Ready, round + 1);
-        // 100 ms doubling to 500 ms at most.
-        assert!(begin.elapsed() < busy(seconds(1)), "round {round}: {:?}", begin.elapsed());
     }
+    // 100 ms doubling to 500 ms at most; more of the same is not said again.
+    let told: Vec<u128> = pauses(&server).iter().map(Duration::as_millis).collect();
+    assert_eq!(told, [100, 200, 400, 500]);
     server.stop();
 }
 

@@ -3,7 +3,7 @@
 use crate::shop;
 use crate::support::postgres::Cluster;
 use crate::support::server::End;
-use crate::support::{DEADLINE, Load, Program, Said, alone, busy, eventually, holds_for, millis, seconds};
+use crate::support::{DEADLINE, Load, Program, Said, alone, eventually, holds_for, millis, seconds};
 use std::time::Instant;
 
 fn probe_on(url: &str) -> Program {
@@ -15,7 +15,7 @@ fn tokens_pass_through_either_database() {
     let _alone = alone();
     let cluster = Cluster::start();
     for url in [cluster.url(), "sqlite:probe.db".to_owned()] {
-        let mut server = probe_on(&url).workers(2).start();
+        let mut server = probe_on(&url).workers(2).args("--pool-timeout 1m").start();
         let load = Load::on(server.target()).path("/db?token=").at_least(2000).start();
         load.finish().assert_none_failed();
         server.stop();
@@ -39,11 +39,12 @@ fn a_connection_left_in_a_failed_transaction_never_comes_back_dirty() {
 #[test]
 fn an_exhausted_pool_is_a_503_within_pool_timeout_and_other_pages_are_served() {
     let cluster = Cluster::start();
-    let args = "-w 1 --threads 4 --pool-size 1 --pool-timeout 1s";
+    let args = "-w 1 --threads 4 --pool-size 1 --pool-timeout 1s --statement-timeout 10m";
     let mut server = probe_on(&cluster.url()).args(args).start();
     let mut holder = server.connect();
-    holder.send("GET /db/sleep?ms=8000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
-    assert_eq!(server.get("/echo?msg=x").text(), "x");
+    holder.send("GET /db/sleep?ms=600000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    let asleep = "query LIKE '%pg_sleep%' AND state = 'active' AND application_name LIKE 'ferricorn%'";
+    eventually(DEADLINE, "it holds the connection", || cluster.count(asleep) == 1);
     let begin = Instant::now();
     let mut waiting = server.connect();
     waiting.send("GET /db?token=late HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
@@ -51,8 +52,10 @@ fn an_exhausted_pool_is_a_503_within_pool_timeout_and_other_pages_are_served() {
     let response = waiting.read().unwrap();
     assert_eq!(response.status, 503);
     assert!(response.field("retry-after").is_some());
-    assert!(begin.elapsed() >= millis(900) && begin.elapsed() < busy(seconds(1)), "{:?}", begin.elapsed());
-    assert_eq!(holder.read().unwrap().status, 200);
+    assert!(begin.elapsed() >= millis(900) && begin.elapsed() < seconds(10), "{:?}", begin.elapsed());
+    let wake = format!("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {asleep}");
+    cluster.client().execute(&wake, &[]).unwrap();
+    assert_eq!(holder.read().unwrap().status, 500, "its statement was ended");
     assert_eq!(server.get("/db?token=again").text(), "again");
     server.stop();
 }
@@ -70,7 +73,7 @@ fn a_database_that_goes_and_comes_back_costs_only_its_own_pages() {
         let response = server.get("/db?token=away");
         assert_eq!(response.status, 503);
         assert!(response.field("retry-after").is_some());
-        assert!(begin.elapsed() < busy(seconds(1)) + millis(500), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < seconds(10), "{:?}", begin.elapsed());
         assert_eq!(server.get("/echo?msg=other").text(), "other");
     }
     cluster.restart();
@@ -160,7 +163,7 @@ fn a_statement_that_takes_too_long_is_ended_by_the_database() {
 #[test]
 fn a_client_that_leaves_takes_its_statement_with_it() {
     let cluster = Cluster::start();
-    let mut server = probe_on(&cluster.url()).args("-w 1 --threads 1 --pool-timeout 500ms").start();
+    let mut server = probe_on(&cluster.url()).args("-w 1 --threads 1 --pool-timeout 3s").start();
     let worker = server.worker();
     let asleep = "query LIKE '%pg_sleep%' AND state = 'active'";
     let mut client = server.connect();
@@ -180,7 +183,7 @@ fn a_client_that_leaves_takes_its_statement_with_it() {
 #[test]
 fn a_request_that_is_late_takes_its_statement_with_it() {
     let cluster = Cluster::start();
-    let args = "-w 1 --threads 1 --timeout 10s --request-timeout 2s";
+    let args = "-w 1 --threads 1 --timeout 10s --request-timeout 4s";
     let mut server = probe_on(&cluster.url()).args(args).start();
     let worker = server.worker();
     for _ in 0..3 {

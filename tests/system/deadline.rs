@@ -1,6 +1,6 @@
 //! `request_timeout`: a single request is answered 504 in time, and what becomes of its work.
 
-use crate::support::{Program, Said, busy, eventually, holds_for, millis, proc, seconds};
+use crate::support::{DEADLINE, Program, Said, eventually, holds_for, millis, proc, seconds};
 use nix::sys::signal::Signal::SIGTERM;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ fn a_late_request_is_a_504_and_its_connection_is_kept() {
     let late = client.get("/sleep?ms=60000&hush").unwrap();
     assert_eq!((late.status, client.is_closing()), (504, false));
     assert!(begin.elapsed() >= millis(500), "{:?}", begin.elapsed());
-    assert!(begin.elapsed() < busy(seconds(2)), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < seconds(20), "{:?}", begin.elapsed());
     assert_eq!(client.get("/echo?msg=next").unwrap().text(), "next");
     let line = server.wait(Said::Late);
     assert_eq!((line.value("method"), line.value("path")), (Some("GET"), Some("/sleep")));
@@ -32,7 +32,7 @@ fn a_request_may_extend_its_time() {
     assert!(begin.elapsed() >= millis(1500));
     let begin = Instant::now();
     assert_eq!(server.get("/patient?ms=60000&extend=1000").status, 504);
-    assert!(begin.elapsed() >= millis(1000) && begin.elapsed() < busy(seconds(2)), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= millis(1000) && begin.elapsed() < seconds(20), "{:?}", begin.elapsed());
     assert_eq!(server.get("/patient?ms=60000&extend=0").status, 504, "it is never shortened");
     server.stop();
     // And where there is no limit it asks in vain, and harmlessly.
@@ -51,22 +51,23 @@ fn a_call_that_does_not_come_back_has_its_worker_replaced() {
     assert!(retiring.raw.contains("outlived its request"), "{}", retiring.raw);
     let new = server.wait_count(Said::Ready, 2).number("pid");
     server.wait_about(Said::Draining, old);
-    eventually(busy(seconds(2)), "the thread cannot be ended, so the process is", || !proc::is_alive(old));
+    eventually(DEADLINE, "the thread cannot be ended, so the process is", || !proc::is_alive(old));
     assert_eq!(server.get("/pid").worker(), new);
     server.stop();
 }
 
 #[test]
 fn a_call_that_comes_back_late_costs_no_worker_and_one_that_waits_never_starts() {
-    let mut server = Program::probe().workers(1).args("--request-timeout 500ms --threads 1").start();
+    // A call may outlive its request for as long as that again: there is time for a machine that sleeps.
+    let mut server = Program::probe().workers(1).args("--request-timeout 3s --threads 1").start();
     let worker = server.worker();
     let mut running = server.connect();
-    running.send("GET /block?ms=1000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    running.send("GET /block?ms=3500 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     assert_eq!(server.get("/").status, 200);
     // Had it stayed in the queue, its call would run for a minute.
     assert_eq!(server.get("/block?ms=60000").status, 504);
     assert_eq!(running.read().unwrap().status, 504);
-    eventually(seconds(5), "the thread is free", || server.get("/block?ms=1").status == 200);
+    eventually(DEADLINE, "the thread is free", || server.get("/block?ms=1").status == 200);
     holds_for(seconds(2), "the worker stays", || server.workers() == [worker]);
     assert_eq!(server.count(Said::Retiring), 0);
     server.stop();
@@ -95,11 +96,12 @@ fn the_body_is_within_the_time() {
 
 #[test]
 fn a_late_request_of_a_draining_worker_closes_its_connection() {
-    let mut server = Program::probe().workers(1).args("--request-timeout 1s").start();
+    let mut server = Program::probe().workers(1).args("--request-timeout 5s").start();
     let mut client = server.connect();
     client.send("GET /sleep?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     assert_eq!(server.get("/").status, 200);
     server.signal(SIGTERM);
+    server.wait(Said::Draining);
     assert_eq!(client.read().unwrap().status, 504);
     assert!(client.is_closing());
     server.wait_exit();

@@ -15,7 +15,7 @@ fn listed() -> BTreeSet<String> {
 
 #[test]
 fn every_line_is_an_object_with_a_name_that_is_listed() {
-    let text = "workers = 2\ntimeout = '1s'\n";
+    let text = "workers = 2\ntimeout = '5m'\n";
     let mut server = Program::probe().config(text).expect_workers(2).start();
     let started = server.wait_text("master started");
     assert_eq!(

@@ -3,7 +3,7 @@
 
 use crate::support::front::{Clients, Front, Place, deaths, free_port, kill_all, shake};
 use crate::support::{DEADLINE, Program, Server, alone, eventually};
-use nix::sys::signal::Signal::SIGTERM;
+use nix::sys::signal::Signal::{SIGINT, SIGTERM};
 
 /// HAProxy, and the servers of its two services.
 struct Setting {
@@ -19,7 +19,7 @@ const NAMES: [&str; 2] = ["one", "two"];
 fn behind(bind: &str, admin: u16) -> Program {
     let program = Program::probe().bind(bind).workers(2);
     program
-        .args("--socket-mode 666 --proxy-protocol v2 --lame-duck 3s")
+        .args("--socket-mode 666 --proxy-protocol v2 --lame-duck 5m")
         .args(&format!("--admin-bind 127.0.0.1:{admin}"))
 }
 
@@ -67,7 +67,7 @@ impl Setting {
 
     fn stop(self) {
         let mut servers: Vec<Server> = self.shops.into_iter().chain([self.reports]).collect();
-        servers.iter().for_each(|server| server.signal(SIGTERM));
+        servers.iter().for_each(|server| server.signal(SIGINT));
         for server in &mut servers {
             server.wait_exit();
         }
@@ -88,6 +88,7 @@ fn befall(setting: &mut Setting, number: usize, clients: &Clients) {
     setting.shops[number].signal(SIGTERM);
     setting.wait_state(NAMES[number], "DOWN");
     assert!(!setting.shops[number].has_ended(), "it still serves");
+    setting.shops[number].signal(SIGTERM);
     setting.shops[number].wait_exit();
     clients.go_on();
     setting.start_again(number);

@@ -1,7 +1,7 @@
 //! The hooks of an app: when they run, and what becomes of one that fails. And the settings of its own.
 
 use crate::support::server::End;
-use crate::support::{DEADLINE, Program, Said, Server, eventually, seconds};
+use crate::support::{DEADLINE, Program, Said, Server, eventually};
 use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM};
 use std::fs;
 
@@ -119,7 +119,7 @@ fn settings_of_the_app_are_checked_before_anything_is_done() {
     reload(&server, "[app]\ngreeting = 'two'");
     server.wait(Said::ReloadDone);
     assert!(server.wait(Said::SettingsRead).raw.contains("app.greeting changed"));
-    eventually(seconds(10), "the new one answers", || server.get("/").text().starts_with("two"));
+    eventually(DEADLINE, "the new one answers", || server.get("/").text().starts_with("two"));
     server.stop();
 }
 
