@@ -64,7 +64,13 @@ impl<K: Hash + Eq, V: Clone> Entries<K, V> {
         Entries { kept: Mutex::new(kept), options }
     }
 
-    pub(super) fn look_up<Q>(&self, key: &Q, is_current: impl FnOnce(&Seen) -> bool) -> Found<V>
+    /// `now` is asked only of what ends.
+    pub(super) fn look_up<Q>(
+        &self,
+        key: &Q,
+        now: impl FnOnce() -> Instant,
+        is_current: impl FnOnce(&Seen) -> bool,
+    ) -> Found<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -73,7 +79,7 @@ impl<K: Hash + Eq, V: Clone> Entries<K, V> {
         let Some(entry) = kept.entries.get(key) else { return Found::Nothing };
         if is_current(&entry.seen) {
             let Some(expires) = entry.expires else { return Found::Fresh(entry.value.clone()) };
-            let now = Instant::now();
+            let now = now();
             if now < expires {
                 return Found::Fresh(entry.value.clone());
             }

@@ -7,7 +7,7 @@ use super::{Cache, Found, Lifetime};
 use crate::scoreboard::{Moment, Slot};
 use std::borrow::Borrow;
 use std::hash::Hash;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a load gives the cache.
 pub(crate) struct Loaded<V> {
@@ -64,13 +64,13 @@ where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + 'static,
 {
-    /// What is kept; counted neither as hit nor as miss.
-    pub(crate) fn look<Q>(&self, key: &Q) -> Found<V>
+    /// What is kept `now`; counted neither as hit nor as miss.
+    pub(crate) fn look<Q>(&self, key: &Q, now: Instant) -> Found<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.inner.look_up(key)
+        self.inner.look_up(key, || now)
     }
 
     pub(crate) fn count(&self, hit: bool) {
@@ -120,7 +120,7 @@ where
         L: Future<Output = (R, Option<Loaded<V>>)>,
     {
         let inner = &*self.inner;
-        let (fresh, stale) = match inner.look_up(&key) {
+        let (fresh, stale) = match inner.look_up(&key, Instant::now) {
             Found::Fresh(value) => (Some(value), None),
             Found::Stale(value) => (None, Some(value)),
             Found::Nothing => (None, None),

@@ -26,6 +26,7 @@ use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 use watch::Watch;
 
 /// A bounded map with a time to live, coherent with the caches of that name in all workers of the server; a handle, cheap
@@ -232,12 +233,12 @@ impl<K, V> Clone for Cache<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Inner<K, V> {
-    fn look_up<Q>(&self, key: &Q) -> Found<V>
+    fn look_up<Q>(&self, key: &Q, now: impl FnOnce() -> Instant) -> Found<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.entries.look_up(key, |seen| self.watch.is_current(seen))
+        self.entries.look_up(key, now, |seen| self.watch.is_current(seen))
     }
 
     fn fresh<Q>(&self, key: &Q) -> Option<Option<V>>
@@ -245,7 +246,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Inner<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        match self.look_up(key) {
+        match self.look_up(key, Instant::now) {
             Found::Fresh(value) => Some(value),
             Found::Stale(_) | Found::Nothing => None,
         }

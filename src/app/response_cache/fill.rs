@@ -13,7 +13,7 @@ use http::response::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tower::Service;
 
 /// How long after a response that was not to be kept requests for the same do not wait for each other.
@@ -71,7 +71,7 @@ where
         let patience = Some(shared.options.max_wait);
         match shared.cache.fill(key.clone(), &tags, Option::is_some, patience, load).await {
             Filled::Loaded(outcome) => return outcome,
-            Filled::Found(Some(Kept::Page(page))) => return Ok(page.hit(Some(&fields))),
+            Filled::Found(Some(Kept::Page(page))) => return Ok(page.hit(Instant::now(), Some(&fields))),
             Filled::Found(Some(Kept::Varies(found))) => {
                 key = key.with_variant(key::variant(&found, &fields));
                 names = found;

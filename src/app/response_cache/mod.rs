@@ -32,7 +32,7 @@ use pin_project_lite::pin_project;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tower::{Layer, Service};
 
 /// Tags of one response, which the app puts into its extensions: with any of them,
@@ -141,18 +141,20 @@ impl Shared {
         let mut variant =
             self.options.vary_by.as_ref().map_or(Vec::new(), |names| key::variant(names, fields));
         let base = Probe { host: wish.host, target: &target, variant: b"" };
-        let mut found = self.cache.look(&Probe { variant: &variant, ..base } as &dyn Parts);
+        // Read once, for all that a hit asks of it.
+        let now = Instant::now();
+        let mut found = self.cache.look(&Probe { variant: &variant, ..base } as &dyn Parts, now);
         if let Found::Fresh(Some(Kept::Varies(names))) = &found {
             let varied = key::variant(names, fields);
-            found = self.cache.look(&Probe { variant: &varied, ..base } as &dyn Parts);
+            found = self.cache.look(&Probe { variant: &varied, ..base } as &dyn Parts, now);
             if matches!(&found, Found::Fresh(Some(Kept::Page(_) | Kept::Pass))) {
                 variant = varied;
             }
         }
         let lack = match found {
-            Found::Fresh(Some(Kept::Page(page))) if wish.accepts(|| page.times()) => {
+            Found::Fresh(Some(Kept::Page(page))) if wish.accepts(|| page.times(now)) => {
                 self.cache.count(true);
-                return Look::Hit(page.hit(wish.is_conditional.then_some(fields)));
+                return Look::Hit(page.hit(now, wish.is_conditional.then_some(fields)));
             }
             Found::Fresh(Some(Kept::Pass)) => Lack::Passed,
             Found::Fresh(Some(Kept::Page(_))) => Lack::New,

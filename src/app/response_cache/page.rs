@@ -94,8 +94,8 @@ impl Page {
     }
 
     /// How old it is, and how long it is fresh.
-    pub(super) fn times(&self) -> (Duration, Duration) {
-        let since = self.made.elapsed();
+    pub(super) fn times(&self, now: Instant) -> (Duration, Duration) {
+        let since = now.saturating_duration_since(self.made);
         (self.age + since, self.ttl.saturating_sub(since))
     }
 
@@ -106,8 +106,12 @@ impl Page {
     }
 
     /// As it is out of the cache; `asked` are the request's fields, where it has conditions.
-    pub(in crate::app) fn hit<B: Body>(&self, asked: Option<&HeaderMap>) -> Response<CachedBody<B>> {
-        let age = (self.age + self.made.elapsed()).as_secs();
+    pub(in crate::app) fn hit<B: Body>(
+        &self,
+        now: Instant,
+        asked: Option<&HeaderMap>,
+    ) -> Response<CachedBody<B>> {
+        let age = (self.age + now.saturating_duration_since(self.made)).as_secs();
         let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
         if head.age != Some(age) {
             head.age = Some(age);

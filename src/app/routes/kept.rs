@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Up to so many bytes are copied and hashed where the worker takes requests; that of more is a handler thread's.
 const SMALL: usize = 1 << 20;
@@ -62,7 +62,7 @@ impl Pages {
             Ok::<_, Refusal>(page)
         };
         let page = self.cache.get_or_load(values.clone(), load).await?;
-        let response = first.unwrap_or_else(|| page.hit(Some(&conditions)));
+        let response = first.unwrap_or_else(|| page.hit(Instant::now(), Some(&conditions)));
         Ok(response.map(Body::new::<CachedBody<Body>>))
     }
 
