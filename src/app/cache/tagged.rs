@@ -1,8 +1,10 @@
 //! A cache whose entries carry tags. Not here: how it works, which is the cache's own.
 
-use super::{Cache, tag_slot};
+use super::{Cache, Found, tag_slot};
 use crate::scoreboard::Slot;
+use std::borrow::Borrow;
 use std::hash::Hash;
+use std::time::Instant;
 
 /// The most tags of an entry: each is looked at whenever the entry is served.
 pub const MAX_TAGS: usize = 8;
@@ -25,6 +27,17 @@ where
         let tags: Box<[Slot]> = tags.into_iter().map(|tag| tag_slot(tag.as_ref())).collect();
         assert!(tags.len() <= MAX_TAGS, "an entry has at most {MAX_TAGS} tags, not {}", tags.len());
         TaggedCache { cache, tags }
+    }
+
+    /// What is kept; counts as a hit where there is something, and else as nothing: a load is to follow.
+    pub(crate) fn hit<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let Found::Fresh(Some(value)) = self.cache.look(key, Instant::now()) else { return None };
+        self.cache.count(true);
+        Some(value)
     }
 
     /// As [`Cache::get_or_load`].

@@ -100,7 +100,8 @@ impl Guard {
         let (method, deadline) = (request.method().clone(), Deadline::after(timeout));
         tokio::select! {
             biased;
-            answer = deadline.clone().scope(answer(request)) => answer,
+            // Boxed, so that routes without a timeout do not have the room for two.
+            answer = Box::pin(deadline.clone().scope(answer(request))) => answer,
             () = deadline.passed() => {
                 log::warn!("request timed out method={method} path={:?} timeout={timeout:?}", uri.path());
                 Err(Refusal::Late)

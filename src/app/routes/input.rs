@@ -51,7 +51,7 @@ impl Input {
         slots.give_pairs(parts.uri.query().unwrap_or_default().as_bytes())?;
         if has_body(&parts.method) && !self.path_gives_all {
             let headers = std::mem::take(&mut parts.headers);
-            let body = Bytes::from_request(Request::from_parts(parts, body), &())
+            let body = Box::pin(Bytes::from_request(Request::from_parts(parts, body), &()))
                 .await
                 .map_err(|rejection| Refusal::Body(rejection.status()))?;
             slots.give_body(&headers, &body)?;

@@ -55,15 +55,31 @@ impl Pages {
     {
         let conditions = conditions(request.headers());
         let values = input.read(request).await?;
+        let response = match self.cache.hit(&values) {
+            Some(page) => page.hit(Instant::now(), Some(&conditions)),
+            None => Box::pin(self.filled(values, &conditions, make)).await?,
+        };
+        Ok(response.map(Body::new::<CachedBody<Body>>))
+    }
+
+    /// The answer by way of a load, its own or another's.
+    async fn filled<F>(
+        &self,
+        values: Values,
+        conditions: &HeaderMap,
+        make: impl FnOnce(Values) -> F,
+    ) -> Result<http::Response<CachedBody<Body>>, Refusal>
+    where
+        F: Future<Output = Result<Bytes, Refusal>>,
+    {
         let mut first = None;
         let load = async || {
             let page = self.page(make(values.clone()).await?).await?;
-            first = Some(page.first(&conditions));
+            first = Some(page.first(conditions));
             Ok::<_, Refusal>(page)
         };
         let page = self.cache.get_or_load(values.clone(), load).await?;
-        let response = first.unwrap_or_else(|| page.hit(Instant::now(), Some(&conditions)));
-        Ok(response.map(Body::new::<CachedBody<Body>>))
+        Ok(first.unwrap_or_else(|| page.hit(Instant::now(), Some(conditions))))
     }
 
     async fn page(&self, body: Bytes) -> Result<Arc<KeptPage>, Refusal> {

@@ -130,11 +130,13 @@ enum Endpoint {
 }
 
 impl Endpoint {
+    /// Its future is moved, several times over, for each request, and has the room of its largest part. So what waits for a
+    /// database, a program or a file is boxed within, and what only hands something out is not.
     async fn answer(&self, request: Request) -> Result<Response, Refusal> {
         match self {
             Endpoint::Text(text) => Ok(text.answer()),
             Endpoint::Query(query) => query.answer(request).await,
-            Endpoint::Files(files) => files.answer(request).await,
+            Endpoint::Files(files) => Box::pin(files.answer(request)).await,
             Endpoint::Redirect(redirect) => redirect.answer(request).await,
             Endpoint::Program(program) => program.answer(request).await,
         }

@@ -103,6 +103,11 @@ impl Endpoint {
         if let Some(pages) = self.cache.as_ref().filter(|_| is_safe) {
             return pages.answer(request, &self.input, |values| self.ask(values)).await;
         }
+        Box::pin(self.made(request)).await
+    }
+
+    /// The answer, which no cache has.
+    async fn made(&self, request: Request) -> Result<Response, Refusal> {
         let values = self.input.read(request).await?;
         let answer = self.ask(values).await?;
         if self.status == StatusCode::NO_CONTENT {

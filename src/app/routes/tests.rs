@@ -518,3 +518,13 @@ fn no_routes_is_the_welcome_page() {
     assert!(page.body.contains("worker 3,"), "{}", page.body);
     assert_eq!(app.get("/welcome").status, 404);
 }
+
+#[test]
+fn a_route_s_future_has_no_room_for_what_is_rare() {
+    let settings = settings(Vec::new());
+    let guard = Guard::new(&text_route("GET", "/", ""), &settings);
+    let endpoint = Endpoint::Text(text::Text::new(StatusCode::OK, ""));
+    let future = guard.answer(Request::default(), |request| endpoint.answer(request));
+    // It is the same of all kinds of routes, and 3,208 bytes are mostly the request, as it is handed on.
+    assert!(size_of_val(&future) <= 4096, "{} bytes", size_of_val(&future));
+}

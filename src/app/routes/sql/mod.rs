@@ -198,6 +198,11 @@ impl Endpoint {
         if let Some(pages) = self.cache.as_ref().filter(|_| is_safe) {
             return pages.answer(request, &self.input, |values| self.shared.whole(values)).await;
         }
+        Box::pin(self.made(request, is_safe)).await
+    }
+
+    /// The answer, which no cache has.
+    async fn made(&self, request: Request, is_safe: bool) -> Result<Response, Refusal> {
         let values = self.input.read(request).await?;
         let work = &self.shared;
         let body = if is_safe && self.may_stream() {
