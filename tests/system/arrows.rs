@@ -47,6 +47,7 @@ const TABLE: [Part; 11] = [
             "serde_json",
             "sha2",
             "siphasher",
+            "slab",
             "subtle",
             "time",
             "tokio",

@@ -2,7 +2,7 @@
 //! Not here: which connection, and how its statement is cancelled.
 
 use super::health::Cancel;
-use std::collections::HashMap;
+use slab::Slab;
 use std::panic::Location;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ const AGAIN: [Duration; 5] = [
 /// All calls of one pool.
 #[derive(Default)]
 pub(super) struct Checkouts {
-    calls: Mutex<(u64, HashMap<u64, Arc<Checkout>>)>,
+    calls: Mutex<Slab<Arc<Checkout>>>,
 }
 
 /// One call, seen by the thread that works for it.
@@ -51,7 +51,7 @@ enum Stage {
 /// The same call, seen by who waits for it. Dropped before it is over, it cancels what runs.
 pub(super) struct Waiting<'a> {
     checkouts: &'a Checkouts,
-    number: u64,
+    number: usize,
     checkout: Arc<Checkout>,
 }
 
@@ -59,34 +59,28 @@ impl Checkouts {
     pub(super) fn enter(&self, taken_at: Place) -> Waiting<'_> {
         let checkout =
             Arc::new(Checkout { taken_at, stage: Mutex::new(Stage::Waiting), ended: Condvar::new() });
-        let mut calls = self.lock();
-        let number = calls.0;
-        calls.0 += 1;
-        calls.1.insert(number, Arc::clone(&checkout));
+        let number = self.lock().insert(Arc::clone(&checkout));
         Waiting { checkouts: self, number, checkout }
     }
 
     /// Tells of each call, once, that has held a connection for longer than `limit`, waited for or not.
     pub(super) fn tell_long(&self, limit: Duration) {
-        let mut calls = self.lock();
-        calls.1.retain(|_, checkout| match &mut *checkout.lock() {
-            Stage::Working { since, told, .. } => {
-                if !*told && since.elapsed() > limit {
-                    *told = true;
-                    log::warn!(
-                        "database connection held for long held={:.1?} taken_at={}",
-                        since.elapsed(),
-                        checkout.taken_at
-                    );
-                }
-                true
+        for (_, checkout) in self.lock().iter() {
+            if let Stage::Working { since, told, .. } = &mut *checkout.lock()
+                && !*told
+                && since.elapsed() > limit
+            {
+                *told = true;
+                log::warn!(
+                    "database connection held for long held={:.1?} taken_at={}",
+                    since.elapsed(),
+                    checkout.taken_at
+                );
             }
-            Stage::Waiting => true,
-            Stage::Over | Stage::Left { .. } => false,
-        });
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (u64, HashMap<u64, Arc<Checkout>>)> {
+    fn lock(&self) -> MutexGuard<'_, Slab<Arc<Checkout>>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,12 +142,12 @@ impl Drop for Waiting<'_> {
         };
         let Some(running) = left else {
             drop(stage);
-            self.checkouts.lock().1.remove(&self.number);
+            self.checkouts.lock().remove(self.number);
             return;
         };
         *stage = Stage::Left { is_over: false };
         drop(stage);
-        self.checkouts.lock().1.remove(&self.number);
+        self.checkouts.lock().remove(self.number);
         if let Some(cancel) = running {
             // It may connect, and so block. There is one for each call at most, and no more calls than connections.
             let checkout = Arc::clone(&self.checkout);
@@ -205,6 +199,6 @@ mod tests {
             told.recv_timeout(Duration::from_secs(10)).unwrap();
         }
         assert!(checkout.has_left() && checkout.end(), "its connection is not used again");
-        assert!(checkouts.lock().1.is_empty());
+        assert!(checkouts.lock().is_empty());
     }
 }

@@ -141,7 +141,8 @@ pub(super) struct Manager<C> {
 
 /// A session in the pool.
 pub(super) struct Pooled<C> {
-    pub(super) session: C,
+    /// Boxed, because the pool moves what it holds a dozen times for each use.
+    pub(super) session: Box<C>,
     /// It must not be used again.
     pub(super) spent: bool,
     /// `Health::losses` when it last proved alive.
@@ -199,6 +200,7 @@ impl<C: Session> r2d2::ManageConnection for Manager<C> {
                 self.health.connected();
                 self.threads.unpark(self.calls);
                 let (now, cancel) = (Instant::now(), session.canceller());
+                let session = Box::new(session);
                 Ok(Pooled { session, spent: false, losses, idle_since: now, made: now, cancel })
             }
             Err(Error::PoolTimeout) => {

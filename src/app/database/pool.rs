@@ -370,12 +370,14 @@ fn check_out<C: Session>(
     }
     for _ in 0..=connections.max_size() {
         // Where the network stalls, each question takes its time.
-        if Instant::now() >= deadline {
+        let now = Instant::now();
+        if now >= deadline {
             return None;
         }
         let mut connection = connections.get_timeout(HAND_OVER_WAIT).ok()?;
         let losses = health.losses();
-        if connection.losses == losses && connection.idle_since.elapsed() < TRUSTED_IDLE {
+        let idle = now.saturating_duration_since(connection.idle_since);
+        if connection.losses == losses && idle < TRUSTED_IDLE {
             return Some(connection);
         }
         if connection.session.is_alive() {
