@@ -1,6 +1,6 @@
 //! What an app may count on: its pages, panics, the cache, the handler threads, `run` in the right place.
 
-use crate::support::{DEADLINE, Load, Program, Said, alone, eventually, seconds};
+use crate::support::{DEADLINE, Load, Program, Said, alone, eventually, millis};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -128,7 +128,8 @@ fn the_cache_forgets_the_least_used_and_the_old() {
     let begin = Instant::now();
     assert_eq!(server.get("/cached?key=a").text(), "1");
     eventually(DEADLINE, "it is too old", || server.get("/cached?key=a").text() != "1");
-    assert!(begin.elapsed() >= seconds(1), "{:?}", begin.elapsed());
+    // Some go a little early, so that not all go together.
+    assert!(begin.elapsed() >= millis(800), "{:?}", begin.elapsed());
     server.stop();
 }
 
