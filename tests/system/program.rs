@@ -125,12 +125,12 @@ fn a_killed_child_costs_its_own_call_and_is_back_soon() {
     server.stop();
 }
 
-/// The first answer of a child in time: one that starts on a busy machine may be late.
+/// The first answer of a child in time: one that starts on a busy machine may be late, and hold up who comes next.
 #[track_caller]
 fn started(server: &Server) -> Response {
     let mut answer = ask(server, "a");
     eventually(DEADLINE, "it answers in time", || {
-        let was_late = answer.status == 504;
+        let was_late = [503, 504].contains(&answer.status);
         if was_late {
             answer = ask(server, "a");
         }
