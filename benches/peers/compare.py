@@ -148,19 +148,19 @@ def main():
     comparison = Comparison(plan, programs, arguments.rounds, arguments.seconds)
     print_setting(comparison)
     print(f"\n{arguments.rounds} rounds of {arguments.seconds} s for each in turn: the medians, in brackets the least and the most")
-    hello = compare(comparison)
-    draw(arguments.svg, hello)
+    compare(comparison, arguments.svg)
     return 0
 
 
-def compare(comparison):
-    """Prints each table as soon as it can, and returns what was measured of hello."""
+def compare(comparison, svg):
+    """Prints each table as soon as it can: what goes wrong later does not cost what came before."""
     with comparison.serving(comparison.plan["server"], comparison.workers) as peers:
         pages = comparison.pages(peers)
         tables.print_table("Requests a second", "server", pages, tables.rate)
         tables.print_table("µs CPU a request", "server", pages, tables.cpu)
         tables.print_table("µs CPU a request, × the first server", "server", pages, tables.ratio)
         hello = pages[comparison.hello["name"]]
+        draw(svg, hello)
         connections = comparison.by_connections(peers, hello)
         tables.print_table(
             "By connections, µs CPU a request, and × the first", "hello by", connections, tables.cpu_and_ratio)
@@ -171,7 +171,6 @@ def compare(comparison):
                        tables.cpu_and_ratio)
     memory = {"proportional, private dirty": comparison.memory()}
     tables.print_table("MiB for each worker", "server", memory, tables.memory)
-    return hello
 
 
 def draw(path, hello):

@@ -127,7 +127,8 @@ class Peer:
         """MiB for each worker, its part of the processes beside them included: proportional share, and private and dirty."""
         sums = {"Pss": 0, "Private_Dirty": 0}
         for pid in processes(self.process.pid):
-            for name, kib in re.findall(r"(\w+):\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text()):
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            for name, kib in re.findall(r"(\w+):\s+(\d+) kB", text):
                 if name in sums:
                     sums[name] += int(kib) / 1024 / self.workers
         return tuple(sums.values())

@@ -13,7 +13,7 @@ def print_table(title, corner, columns, cell):
     for name in dict.fromkeys(name for measured in columns.values() for name in measured):
         cells = []
         for measured in columns.values():
-            first = next(iter(measured.values()))
+            first = next(iter(measured.values()), None)
             cells.append(cell(measured[name], first) if name in measured else "")
         print(f"| {name} | " + " | ".join(cells) + " |")
 
