@@ -65,6 +65,7 @@ mod status;
 mod stock;
 mod stock_cache;
 mod stock_check;
+mod stock_files;
 mod stock_program;
 mod stock_stream;
 mod stop;

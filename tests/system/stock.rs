@@ -6,7 +6,6 @@ use crate::support::{Connection, DEADLINE, Program, Response, Said, Server, even
 use nix::sys::signal::Signal::SIGHUP;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -253,109 +252,6 @@ fn a_template_that_does_not_parse_is_no_start() {
         assert_eq!(outcome.code, Some(2));
         assert!(outcome.stderr.contains(message), "{}", outcome.stderr);
     }
-}
-
-#[test]
-fn files_are_served_from_their_folder_alone() {
-    let settings = "[[route]]\npath = '/assets/{*file}'\nstatic = 'public'";
-    let program = Program::stock()
-        .config(settings)
-        .file("public/a.txt", "0123456789")
-        .file("public/in/b.css", "b")
-        .file("public/.env", "secret")
-        .file("public/.git/config", "secret")
-        .file("secret.txt", "secret")
-        .file("other/c.txt", "secret");
-    let public = program.dir().join("public");
-    symlink("../secret.txt", public.join("out.txt")).unwrap();
-    symlink("../other", public.join("out")).unwrap();
-    symlink(".git/config", public.join("hidden.txt")).unwrap();
-    symlink("loop.txt", public.join("loop.txt")).unwrap();
-    symlink("in/b.css", public.join("b.css")).unwrap();
-    nix::unistd::mkfifo(&public.join("pipe.txt"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut server = program.workers(1).start();
-    let mut client = server.connect();
-    for (path, body) in [("a.txt", "0123456789"), ("in/b.css", "b"), ("b.css", "b"), ("in/%62.css", "b")] {
-        let file = client.get(&format!("/assets/{path}")).unwrap();
-        assert_eq!((file.status, file.text().as_str()), (200, body), "{path}");
-        assert_eq!(file.field("x-content-type-options"), Some("nosniff"));
-    }
-    let long = "a/".repeat(1500);
-    for path in [
-        "../secret.txt",
-        "..%2fsecret.txt",
-        "%2e%2e/secret.txt",
-        "in/../../secret.txt",
-        "/etc/passwd",
-        "%2fetc/passwd",
-        "out.txt",
-        "out/c.txt",
-        "hidden.txt",
-        "loop.txt",
-        "pipe.txt",
-        ".env",
-        "%2eenv",
-        ".git/config",
-        "in/",
-        "in",
-        "",
-        "a.txt/",
-        "a.txt/b",
-        "missing",
-        "a%00.txt",
-        "%ff",
-        &long,
-    ] {
-        let nothing = client.get(&format!("/assets/{path}")).unwrap();
-        assert_eq!(nothing.status, 404, "{path}: {}", nothing.text());
-        assert_eq!(nothing.field("content-type"), Some("application/problem+json"), "{path}");
-        assert!(!nothing.text().contains("secret\""), "{path}");
-    }
-    assert_eq!(client.request("POST", "/assets/a.txt", &[], b"").unwrap().status, 405);
-    server.stop();
-}
-
-#[test]
-fn files_know_parts_versions_and_compressed_copies() {
-    let settings = "[[route]]\npath = '/assets'\nstatic = 'public'";
-    let program = Program::stock()
-        .config(settings)
-        .file("public/a.txt", "0123456789")
-        .file("public/a.txt.gz", "gzipped")
-        .file("public/a.txt.br", "brotli");
-    let mut server = program.workers(1).start();
-    let mut client = server.connect();
-    let mut get = |fields: &[(&str, &str)]| client.request("GET", "/assets/a.txt", fields, b"").unwrap();
-    let whole = get(&[]);
-    let tag = whole.field("etag").expect("a file has an entity tag").to_owned();
-    assert!(whole.field("last-modified").is_some());
-    assert_eq!(whole.field("content-type"), Some("text/plain; charset=utf-8"));
-    assert_eq!(get(&[("if-none-match", &tag)]).status, 304);
-    let part = get(&[("range", "bytes=2-4")]);
-    assert_eq!((part.status, part.text().as_str()), (206, "234"));
-    assert_eq!(part.field("content-range"), Some("bytes 2-4/10"));
-    let beyond = get(&[("range", "bytes=20-")]);
-    assert_eq!((beyond.status, beyond.field("content-range")), (416, Some("bytes */10")));
-    assert_eq!(beyond.field("content-type"), Some("application/problem+json"));
-
-    let same = get(&[("range", "bytes=2-4"), ("if-range", &tag)]);
-    assert_eq!((same.status, same.text().as_str()), (206, "234"));
-    let date = whole.field("last-modified").unwrap();
-    for other in ["\"other\"", "W/\"other\"", date] {
-        let changed = get(&[("range", "bytes=2-4"), ("if-range", other)]);
-        assert_eq!((changed.status, changed.text().as_str()), (200, "0123456789"), "{other}");
-    }
-    let mut tags = vec![tag];
-    for (accepted, encoding, body) in [("gzip", "gzip", "gzipped"), ("gzip, br", "br", "brotli")] {
-        let file = get(&[("accept-encoding", accepted)]);
-        assert_eq!((file.field("content-encoding"), file.text().as_str()), (Some(encoding), body));
-        assert_eq!(file.field("content-type"), Some("text/plain; charset=utf-8"));
-        assert!(file.has_token("vary", "accept-encoding"));
-        let tag = file.field("etag").unwrap().to_owned();
-        assert!(!tags.contains(&tag), "{encoding} is another representation");
-        tags.push(tag);
-    }
-    server.stop();
 }
 
 #[test]

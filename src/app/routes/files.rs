@@ -2,28 +2,38 @@
 //! `.gz` files beside the plain ones. Here is what keeps it within the folder. Not here: HTTP's own rules about files.
 //!
 //! Files are read on tokio's blocking threads, of which a worker has at most `threads`; each connection has at most one
-//! read under way, so that no more than `worker_connections` wait.
+//! read under way, so that no more than `worker_connections` wait. To go there and back costs more than to read what is in the
+//! kernel's cache: a file is found, opened and read at one go, as far as [`HEAD_BYTES`].
 
 use super::refusal::Refusal;
 use crate::app::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, IF_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, StatusCode, Uri};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use std::fs::Metadata;
-use std::io;
+use std::future::{Ready, ready};
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::task::spawn_blocking;
 use tower::ServiceExt;
 use tower_http::services::ServeDir;
-use tower_http::services::fs::{Backend, DefaultServeDirFallback, File};
+use tower_http::services::fs::{self, Backend, DefaultServeDirFallback, File};
+
+/// How much of a file is read as it is opened. `ServeDir` asks for as much at a time.
+const HEAD_BYTES: u64 = 64 * 1024;
 
 pub(super) struct Files {
-    served: ServeDir<DefaultServeDirFallback, Within>,
+    /// For GET, which opens what it asks for, and for HEAD, which does not.
+    served: [ServeDir<DefaultServeDirFallback, Within>; 2],
     /// What the path begins with, up to the file's name, without the slash before it.
     prefix: usize,
 }
@@ -33,10 +43,12 @@ impl Files {
     pub(super) fn new(folder: &Path, path: &str) -> Files {
         // A folder that went away since serves nothing, until a reload that finds it.
         let root: Arc<Path> = folder.canonicalize().unwrap_or_else(|_| folder.into()).into();
-        let served = ServeDir::with_backend(&*root, Within { root: Arc::clone(&root) })
-            .append_index_html_on_directories(false)
-            .precompressed_br()
-            .precompressed_gzip();
+        let served = [true, false].map(|opens| {
+            ServeDir::with_backend(&*root, Within { root: Arc::clone(&root), opens })
+                .append_index_html_on_directories(false)
+                .precompressed_br()
+                .precompressed_gzip()
+        });
         Files { served, prefix: path.find("/{*").expect("check saw the path") }
     }
 
@@ -54,7 +66,9 @@ impl Files {
     }
 
     async fn serve(&self, request: Request) -> Response {
-        let Ok(response) = self.served.clone().oneshot(request).await;
+        let [opening, looking] = &self.served;
+        let served = if request.method() == Method::HEAD { looking } else { opening };
+        let Ok(response) = served.clone().oneshot(request).await;
         response.map(Body::new)
     }
 
@@ -81,6 +95,12 @@ impl Files {
 }
 
 fn finished(mut response: Response) -> Result<Response, Refusal> {
+    // `ServeDir` finds the first byte of an empty file, which has none (RFC 9110, 14.1.2).
+    if response.headers().get(CONTENT_RANGE).is_some_and(|range| range == "bytes 0-0/0") {
+        *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+        response.headers_mut().remove(CONTENT_LENGTH);
+        response.headers_mut().insert(CONTENT_RANGE, HeaderValue::from_static("bytes */0"));
+    }
     match response.status() {
         StatusCode::NOT_FOUND => return Err(Refusal::NotFound),
         StatusCode::INTERNAL_SERVER_ERROR => {
@@ -112,6 +132,8 @@ fn finished(mut response: Response) -> Result<Response, Refusal> {
 struct Within {
     /// Without links.
     root: Arc<Path>,
+    /// What is looked at is opened then: what it is can wait until that.
+    opens: bool,
 }
 
 impl Within {
@@ -145,9 +167,9 @@ type Opening<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
 impl Backend for Within {
     type File = Opened;
-    type Metadata = Metadata;
+    type Metadata = Facts;
     type OpenFuture = Opening<Opened>;
-    type MetadataFuture = Opening<Metadata>;
+    type MetadataFuture = Opening<Facts>;
 
     fn open(&self, path: PathBuf) -> Opening<Opened> {
         let within = self.clone();
@@ -156,13 +178,16 @@ impl Backend for Within {
             if !metadata.is_file() {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            Ok(Opened(std::fs::File::open(real)?.into()))
+            Opened::read(std::fs::File::open(real)?)
         }))
     }
 
-    fn metadata(&self, path: PathBuf) -> Opening<Metadata> {
+    fn metadata(&self, path: PathBuf) -> Opening<Facts> {
+        if self.opens {
+            return Box::pin(ready(Ok(Facts::Untold)));
+        }
         let within = self.clone();
-        Box::pin(in_turn(move || within.find(&path).map(|(_, metadata)| metadata)))
+        Box::pin(in_turn(move || within.find(&path).map(|(_, metadata)| Facts::Of(metadata))))
     }
 }
 
@@ -170,8 +195,54 @@ async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send 
     spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
+/// What `ServeDir` asks of a file.
+enum Facts {
+    Of(Metadata),
+    /// It asks whether this is a folder, which `open` refuses.
+    Untold,
+}
+
+impl fs::Metadata for Facts {
+    fn is_dir(&self) -> bool {
+        matches!(self, Facts::Of(metadata) if metadata.is_dir())
+    }
+
+    fn modified(&self) -> io::Result<SystemTime> {
+        match self {
+            Facts::Of(metadata) => metadata.modified(),
+            Facts::Untold => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Facts::Of(metadata) => metadata.len(),
+            Facts::Untold => 0,
+        }
+    }
+}
+
 /// An open file, as `ServeDir` wants it.
-struct Opened(tokio::fs::File);
+struct Opened {
+    metadata: Metadata,
+    /// What was read of its begin; given up when it has been taken.
+    head: Vec<u8>,
+    /// How much of that was taken.
+    taken: usize,
+    /// Behind the head; `None` where that is all.
+    rest: Option<tokio::fs::File>,
+}
+
+impl Opened {
+    fn read(file: std::fs::File) -> io::Result<Opened> {
+        let metadata = file.metadata()?;
+        let wanted = metadata.len().min(HEAD_BYTES);
+        let mut head = Vec::with_capacity(wanted as usize);
+        (&file).take(wanted).read_to_end(&mut head)?;
+        let rest = (wanted < metadata.len()).then(|| file.into());
+        Ok(Opened { metadata, head, taken: 0, rest })
+    }
+}
 
 impl AsyncRead for Opened {
     fn poll_read(
@@ -179,25 +250,46 @@ impl AsyncRead for Opened {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        let Opened { head, taken, rest, .. } = &mut *self;
+        let left = &head[*taken..];
+        if left.is_empty() {
+            (*head, *taken) = (Vec::new(), 0);
+            return rest.as_mut().map_or(Poll::Ready(Ok(())), |rest| Pin::new(rest).poll_read(cx, buffer));
+        }
+        let count = left.len().min(buffer.remaining());
+        buffer.put_slice(&left[..count]);
+        *taken += count;
+        Poll::Ready(Ok(()))
     }
 }
 
+/// To where a range begins, before anything is read.
 impl AsyncSeek for Opened {
     fn start_seek(mut self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
-        Pin::new(&mut self.0).start_seek(position)
+        let io::SeekFrom::Start(begin) = position else { return Err(io::ErrorKind::Unsupported.into()) };
+        let Opened { head, taken, rest, .. } = &mut *self;
+        if begin <= head.len() as u64 {
+            *taken = begin as usize;
+            return Ok(());
+        }
+        *head = Vec::new();
+        rest.as_mut().map_or(Ok(()), |rest| Pin::new(rest).start_seek(position))
     }
 
     fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Pin::new(&mut self.0).poll_complete(cx)
+        let taken = self.taken as u64;
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_complete(cx),
+            None => Poll::Ready(Ok(taken)),
+        }
     }
 }
 
 impl File for Opened {
-    type Metadata = Metadata;
-    type MetadataFuture<'a> = Pin<Box<dyn Future<Output = io::Result<Metadata>> + Send + 'a>>;
+    type Metadata = Facts;
+    type MetadataFuture<'a> = Ready<io::Result<Facts>>;
 
-    fn metadata(&self) -> Self::MetadataFuture<'_> {
-        Box::pin(self.0.metadata())
+    fn metadata(&self) -> Ready<io::Result<Facts>> {
+        ready(Ok(Facts::Of(self.metadata.clone())))
     }
 }
