@@ -98,14 +98,14 @@ fn routes_differing<'r>(old: &'r [Route], new: &'r [Route]) -> Vec<Change> {
         key: format!("route {} {}", route.methods.join(","), route.path),
         values: values.map(|values| values.map(str::to_owned).into()),
     };
-    let by_name = |routes: &'r [Route]| -> HashMap<_, &Route> {
-        routes.iter().map(|route| ((&route.path, &route.methods), route)).collect()
-    };
+    let name = |route: &'r Route| (&route.path, &route.methods);
+    let by_name =
+        |routes: &'r [Route]| routes.iter().map(|route| (name(route), route)).collect::<HashMap<_, _>>();
     let [before, after] = [old, new].map(by_name);
-    let gone = old.iter().filter(|route| !after.contains_key(&(&route.path, &route.methods)));
+    let gone = old.iter().filter(|route| !after.contains_key(&name(route)));
     let mut changes: Vec<Change> =
         gone.map(|route| change(route, Some([route.kind.name(), "none"]))).collect();
-    changes.extend(new.iter().filter_map(|route| match before.get(&(&route.path, &route.methods)) {
+    changes.extend(new.iter().filter_map(|route| match before.get(&name(route)) {
         Some(before) => (*before != route).then(|| change(route, None)),
         None => Some(change(route, Some(["none", route.kind.name()]))),
     }));

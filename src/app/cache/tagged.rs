@@ -29,13 +29,13 @@ where
         TaggedCache { cache, tags }
     }
 
-    /// What is kept; counts as a hit where there is something, and else as nothing: a load is to follow.
-    pub(crate) fn hit<Q>(&self, key: &Q) -> Option<V>
+    /// What is kept `now`; counts as a hit where there is something, and else as nothing: a load is to follow.
+    pub(crate) fn hit<Q>(&self, key: &Q, now: Instant) -> Option<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let Found::Fresh(Some(value)) = self.cache.look(key, Instant::now()) else { return None };
+        let Found::Fresh(Some(value)) = self.cache.look(key, now) else { return None };
         self.cache.count(true);
         Some(value)
     }

@@ -55,8 +55,9 @@ impl Pages {
     {
         let conditions = conditions(request.headers());
         let values = input.read(request).await?;
-        let response = match self.cache.hit(&values) {
-            Some(page) => page.hit(Instant::now(), Some(&conditions)),
+        let now = Instant::now();
+        let response = match self.cache.hit(&values, now) {
+            Some(page) => page.hit(now, Some(&conditions)),
             None => Box::pin(self.filled(values, &conditions, make)).await?,
         };
         Ok(response.map(Body::new::<CachedBody<Body>>))

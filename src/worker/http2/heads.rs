@@ -41,13 +41,13 @@ impl Heads {
         } else if frame.kind == Kind::Reset {
             self.open.remove(&frame.stream);
         } else if frame.kind == Kind::Data
-            && let Some(head) = self.unsettled(frame.stream)
+            && let Some(head) = self.find(frame.stream)
         {
             head.has_body = true;
         }
     }
 
-    fn unsettled(&mut self, stream: u32) -> Option<&mut Head> {
+    fn find(&mut self, stream: u32) -> Option<&mut Head> {
         self.unsettled.iter_mut().find(|head| head.stream == stream)
     }
 
@@ -68,7 +68,7 @@ impl Heads {
             (Kind::Reset, _) => StatusCode::BAD_REQUEST,
             (_, _) => return,
         };
-        if let Some(head) = self.unsettled(frame.stream) {
+        if let Some(head) = self.find(frame.stream) {
             head.refused.get_or_insert(status);
         }
     }

@@ -99,10 +99,10 @@ where
             }) => break ended,
         }
     };
-    let is_refused = matches!(&ended, Err(error) if is_by_us(&session, error));
+    let is_refused = ended.as_ref().is_err_and(|error| is_by_us(&session, error));
     session.log_unanswered(&watched, is_refused);
     if let Err(error) = ended {
-        note_failure(&watched, &session, &error);
+        note_failure(&watched, &session, &error, is_refused);
         linger(&watched.stream).await;
     }
     drop(entry);
@@ -118,9 +118,9 @@ fn is_by_us(session: &Session, error: &hyper::Error) -> bool {
 }
 
 /// A client can have many fail: it is no line that all logs have.
-fn note_failure(watched: &Watched, session: &Session, error: &hyper::Error) {
+fn note_failure(watched: &Watched, session: &Session, error: &hyper::Error, is_refused: bool) {
     let is_too_much = |error: &h2::Error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
-    if is_by_us(session, error) && (session.has_overspent() || of_h2(error).is_some_and(is_too_much)) {
+    if is_refused && (session.has_overspent() || of_h2(error).is_some_and(is_too_much)) {
         watched.floor.seat.tally.flooded();
     }
     let peer = watched.origin().peer;
