@@ -2,43 +2,25 @@
 //! them.
 
 use super::load::Running;
+use super::ports::free_port;
 use super::tls::Authority;
-use super::{Connection, DEADLINE, Dice, Load, Response, Said, Server, Target, eventually, repository};
+use super::{Connection, DEADLINE, Load, Response, Said, Server, Target, eventually, repository};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGUSR2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
 /// In no path but root's.
 const NGINX: &str = "/usr/sbin/nginx";
 const HAPROXY: &str = "/usr/sbin/haproxy";
-
-/// Below what the kernel gives out by itself, so that nobody else comes by it.
-const FIRST_PORT: u64 = 10_240;
-const LAST_PORT: u64 = 30_720;
-
-/// A port that nobody listens at, and that this process gives out once.
-pub fn free_port() -> u16 {
-    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut dice = Dice::new();
-    loop {
-        let port = u16::try_from(dice.within(FIRST_PORT..LAST_PORT)).unwrap();
-        if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            given.push(port);
-            return port;
-        }
-    }
-}
 
 /// A folder that the proxy's own user can enter, for sockets and files.
 pub struct Place {

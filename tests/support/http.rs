@@ -2,6 +2,7 @@
 //! Not here: any retry, any leniency.
 
 use super::tls::Secured;
+use super::{DEADLINE, eventually};
 use nix::sys::socket::{MsgFlags, recv};
 use std::cell::RefCell;
 use std::fmt;
@@ -16,6 +17,9 @@ use tokio_rustls::rustls::ClientConfig;
 
 /// How long a read or write may take, unless a test asks for something else.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a client sends that has begun an upload, to end it.
+#[allow(dead_code, reason = "the tests of the whole program upload")]
+pub const UPLOAD: &str = "upload";
 /// No answer in these tests has a longer head.
 const MAX_HEAD: usize = 64 * 1024;
 
@@ -142,6 +146,15 @@ impl Connection {
             Stream::Tls(secured) => secured.borrow().socket().shutdown(Shutdown::Write)?,
         }
         Ok(())
+    }
+
+    /// Begins a request that ends when `UPLOAD` is sent. It is in the app's hands when this returns: the app has asked for its body.
+    #[allow(dead_code, reason = "the tests of the whole program upload")]
+    #[track_caller]
+    pub fn begin_upload(&mut self) {
+        let head = "POST /upload HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n";
+        self.send(head).unwrap();
+        eventually(DEADLINE, "the app asks for the body", || self.has_head());
     }
 
     #[allow(dead_code, reason = "the tests of the whole program post")]

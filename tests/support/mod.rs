@@ -13,6 +13,7 @@ pub mod http2;
 pub mod load;
 #[allow(dead_code, reason = "the soak has none")]
 pub mod pgbouncer;
+pub mod ports;
 pub mod postgres;
 pub mod proc;
 pub mod program;

@@ -1,6 +1,6 @@
 //! PgBouncer before a throw-away cluster, started from the file that users get. Not here: who asks it.
 
-use super::front::free_port;
+use super::ports::free_port;
 use super::postgres::Cluster;
 use super::{DEADLINE, eventually, repository};
 use std::fs::{self, Permissions};

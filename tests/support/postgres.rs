@@ -1,15 +1,16 @@
 //! A throw-away PostgreSQL cluster for tests: on a free port of 127.0.0.1, in a temporary folder, gone with its
 //! value. Not here: anything about the server under test.
 
+use super::ports::free_port;
 use ::postgres::{Client, NoTls};
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tempfile::TempDir;
 
 /// How long, in seconds, `pg_ctl` may take to start or stop the cluster.
@@ -194,20 +195,6 @@ impl Cluster {
         let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stderr = std::fs::read(self.folder.path().join("said")).unwrap();
         Output { status, stdout: Vec::new(), stderr }
-    }
-}
-
-/// A port that nobody listens at, and below those that the kernel gives out by itself: nobody comes by it while the cluster is
-/// stopped.
-fn free_port() -> u16 {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    loop {
-        // Tests of other processes begin elsewhere.
-        let turn = std::process::id() % 1000 * 20 + u32::from(GIVEN.fetch_add(1, Relaxed));
-        let port = 10_240 + (turn % 20_480) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }
 

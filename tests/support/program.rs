@@ -168,8 +168,7 @@ impl Program {
         let expected = self.expected;
         let server = self.spawn();
         server.wait_listening();
-        // Each in its own time.
-        (1..=expected).for_each(|count| drop(server.wait_count(super::Said::Ready, count)));
+        server.wait_each(super::Said::Ready, expected);
         server
     }
 

@@ -1,9 +1,11 @@
 //! A running server: its log as it grows, its processes, its end. Not here: HTTP (http.rs, load.rs).
 
+use super::program::put_program;
 use super::said::{Line, Said};
 use super::{Connection, DEADLINE, Failure, Program, Response, Target, eventually, proc};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
@@ -79,6 +81,14 @@ impl Server {
     #[track_caller]
     pub fn wait_count(&self, said: Said, count: usize) -> Line {
         self.wait_matching(&format!("{count} × {said:?}"), count, |line| line.is(said))
+    }
+
+    /// The same with the time of one for each of them, for what a slow machine does one after the other.
+    #[track_caller]
+    pub fn wait_each(&self, said: Said, count: usize) {
+        for one in 1..=count {
+            self.wait_count(said, one);
+        }
     }
 
     /// The first line of this kind about the worker `pid`.
@@ -219,6 +229,21 @@ impl Server {
     /// Sends a signal to one process of the server.
     pub fn signal_to(&self, pid: i32, signal: Signal) {
         kill(Pid::from_raw(pid), signal).expect("the process is there");
+    }
+
+    /// Stops a process, and waits until it stands still.
+    #[track_caller]
+    pub fn halt(&self, pid: i32) {
+        self.signal_to(pid, Signal::SIGSTOP);
+        eventually(DEADLINE, "it stands still", || proc::is_stopped(pid));
+    }
+
+    /// Puts a script in the place of the program, which `Program::replaceable` has in the server's folder.
+    #[track_caller]
+    pub fn put_script(&self, script: &str) {
+        let file = self.dir().join("script");
+        fs::write(&file, script).unwrap();
+        put_program(&file, &self.dir().join("server"));
     }
 
     /// Waits for the end of the master.

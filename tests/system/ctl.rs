@@ -1,9 +1,8 @@
 //! `ferricorn ctl`: each command for real, what it answers, its exit code, and that no client holds anybody up.
 
 use crate::support::ctl::{self, FLAG, SOCKET, command, ctl, finish, json};
-use crate::support::program::put_program;
 use crate::support::{DEADLINE, Load, Program, Said, Server, alone, eventually, holds_for, millis, proc};
-use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM};
+use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGKILL, SIGTERM};
 use nix::unistd::Uid;
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
@@ -283,20 +282,16 @@ fn an_upgrade_is_waited_for_or_refused_with_its_reason() {
         server.pid(),
         "it takes wishes at once"
     );
-    let put = |script: &str| {
-        fs::write(server.dir().join("script"), script).unwrap();
-        put_program(&server.dir().join("script"), &server.dir().join("server"));
-    };
     for (script, reason) in [
         ("#!/bin/sh\nexit 7\n", "the new master ended before it was ready, by exit code 7"),
         ("#!/no/such/interpreter\n", "could not be started"),
     ] {
-        put(script);
+        server.put_script(script);
         let failed = ctl(&server, "upgrade --wait");
         assert_eq!(failed.code, Some(1), "{failed:?}");
         assert!(failed.stderr.contains(reason), "{failed:?}");
     }
-    put("#!/bin/sh\nexec sleep 60\n");
+    server.put_script("#!/bin/sh\nexec sleep 60\n");
     let waiting = ctl::start(&server, "upgrade --wait");
     server.wait_count(Said::UpgradeStarted, 3);
     let second = ctl(&server, "upgrade");
@@ -486,8 +481,7 @@ fn a_wait_has_an_end_and_the_server_goes_on() {
     let over = ctl(&server, "reload --wait --timeout 2");
     assert_eq!(over.code, Some(4), "{over:?}");
     assert!(over.stderr.contains("the time is over"), "{over:?}");
-    server.signal(SIGSTOP);
-    eventually(DEADLINE, "the master hangs", || proc::is_stopped(server.pid()));
+    server.halt(server.pid());
     let silent = ctl(&server, "scale 2 --timeout 2");
     assert_eq!(silent.code, Some(4), "a master that hangs: {silent:?}");
     assert_eq!(ctl(&server, "status").code, Some(0), "what the master need not be asked for is answered");

@@ -1,6 +1,6 @@
 //! docs/first-steps.md, done as it says, command by command. Not here: what the README shows.
 
-use crate::support::front::free_port;
+use crate::support::ports::free_port;
 use crate::support::{DEADLINE, repository};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

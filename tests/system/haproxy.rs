@@ -1,7 +1,8 @@
 //! HAProxy before two Ferricorns, from the file that users get: the PROXY protocol, health checks, and clients that notice
 //! nothing of what happens behind it.
 
-use crate::support::front::{Clients, Front, Place, deaths, free_port, kill_all, shake};
+use crate::support::front::{Clients, Front, Place, deaths, kill_all, shake};
+use crate::support::ports::free_port;
 use crate::support::{DEADLINE, Program, Server, alone, eventually};
 use nix::sys::signal::Signal::{SIGINT, SIGTERM};
 

@@ -1,7 +1,8 @@
 //! nginx before two Ferricorns, from the file that users get: what it passes on, keeps and sends itself, and that its clients
 //! notice nothing of what happens behind it.
 
-use crate::support::front::{Clients, Front, Place, deaths, free_port, kill_all, shake};
+use crate::support::front::{Clients, Front, Place, deaths, kill_all, shake};
+use crate::support::ports::free_port;
 use crate::support::{DEADLINE, Program, Server, alone, eventually};
 use nix::sys::signal::Signal::SIGTERM;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The server among processes: its names, its files, its addresses, and a life as process 1.
 
-use crate::support::front::free_port;
+use crate::support::ports::free_port;
 use crate::support::server::End;
 use crate::support::{Connection, DEADLINE, Load, Program, Said, Target, alone, eventually, proc, seconds};
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR2};

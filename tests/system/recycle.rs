@@ -1,7 +1,7 @@
 //! Workers that are replaced for their age, their requests or their memory: the successor first, one at a time, and
 //! nobody notices.
 
-use crate::stop::{UPLOAD, begin_upload};
+use crate::support::http::UPLOAD;
 use crate::support::load::{Load, Report};
 use crate::support::said::Line;
 use crate::support::{DEADLINE, Program, Said, Server, alone, eventually, millis, proc};
@@ -39,9 +39,8 @@ fn recycle(program: Program, successions: usize, kind: impl FnOnce(Load) -> Load
     let _alone = alone();
     let mut server = program.workers(WORKERS).start();
     let load = kind(Load::on(server.target()).at_least(REQUESTS)).start();
-    // Step by step, so that a slow machine has its time for each.
-    (1..=successions).for_each(|one| drop(server.wait_count(Said::Ready, WORKERS + one)));
-    (1..=10).for_each(|tenth| load.wait_answered(REQUESTS * tenth / 10));
+    server.wait_each(Said::Ready, WORKERS + successions);
+    load.wait_answered(REQUESTS);
     let report = load.finish();
     report.assert_none_failed();
     assert!(report.sent >= REQUESTS, "{report}");
@@ -130,7 +129,7 @@ fn a_long_drain_holds_nobody_up() {
     let args = "--max-worker-age 2s --graceful-timeout 120s --body-timeout 120s";
     let mut server = Program::probe().workers(WORKERS).args(args).start();
     let mut slow = server.connections_to_all(WORKERS);
-    slow.iter_mut().for_each(|(_, client)| begin_upload(client));
+    slow.iter_mut().for_each(|(_, client)| client.begin_upload());
     // The successors of the successors are ready while the first two still drain.
     server.wait_count(Said::Ready, WORKERS * 3);
     assert!(slow.iter().all(|(worker, _)| proc::is_alive(*worker)));

@@ -1,6 +1,6 @@
 //! HUP: settings read again, the new generation ready before the old one drains, no request lost.
 
-use crate::stop::{UPLOAD, begin_upload};
+use crate::support::http::UPLOAD;
 use crate::support::load::WAYS;
 use crate::support::server::End;
 use crate::support::{Connection, DEADLINE, Failure, Load, Program, Said, Server, Target, alone, eventually};
@@ -184,7 +184,7 @@ fn a_reload_moves_to_another_address_and_the_old_one_drains() {
     let mut server = Program::probe().unbound().config(first).expect_workers(2).start();
     let old = Target::Unix(server.dir().join("old.sock"));
     let mut open = server.connect();
-    begin_upload(&mut open);
+    open.begin_upload();
     rewrite(&server, "bind = [\"unix:new.sock\", \"127.0.0.1:0\"]\nworkers = 2\n");
     server.wait(Said::ReloadDone);
     eventually(DEADLINE, "the old file is gone", || !server.dir().join("old.sock").exists());

@@ -1,7 +1,7 @@
 //! `reuse_port`: queues of their own for the workers, and nothing lost in them, whatever becomes of their worker.
 
-use crate::support::{Connection, DEADLINE, Load, Program, Said, Server, Target, eventually, proc};
-use nix::sys::signal::Signal::{self, SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTTIN, SIGTTOU};
+use crate::support::{Connection, DEADLINE, Load, Program, Said, Server, Target, eventually};
+use nix::sys::signal::Signal::{self, SIGCONT, SIGHUP, SIGKILL, SIGTTIN, SIGTTOU};
 use std::net::SocketAddr;
 
 /// How many connections wait in the queue of a worker that does not run.
@@ -12,17 +12,12 @@ fn stopped_with_a_queue(graceful: &str) -> (Server, i32, Vec<Connection>) {
     let args = format!("--reuse-port --graceful-timeout {graceful}");
     let server = Program::probe().workers(1).args(&args).start();
     let worker = server.worker();
-    stop(&server, worker);
+    server.halt(worker);
     let mut clients: Vec<Connection> = (0..WAITING).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send("GET /pid HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     }
     (server, worker, clients)
-}
-
-fn stop(server: &Server, worker: i32) {
-    server.signal_to(worker, SIGSTOP);
-    eventually(DEADLINE, "the worker stands still", || proc::is_stopped(worker));
 }
 
 /// One worker more, which is ready.
@@ -78,7 +73,7 @@ fn what_waits_on_a_killed_worker_is_served_by_another_when_there_is_one_less() {
 fn what_waits_outlives_all_who_could_have_taken_it() {
     let (mut server, stopped, clients) = stopped_with_a_queue("2s");
     let other = grow(&server);
-    stop(&server, other);
+    server.halt(other);
     // Nobody runs who could take it: not the one that is to go, nor the one that stays, which dies in the end.
     server.signal(SIGTTOU);
     server.wait_about(Said::Exited, stopped);
@@ -92,7 +87,7 @@ fn what_waits_on_a_worker_that_hangs_is_served_when_it_is_given_up() {
     let server = Program::probe().workers(1).args("--reuse-port --timeout 2s");
     let mut server = server.start();
     let hanging = server.worker();
-    stop(&server, hanging);
+    server.halt(hanging);
     let clients: Vec<Connection> = (0..WAITING)
         .map(|_| {
             let mut client = server.connect();

@@ -1,8 +1,8 @@
 //! Connections that are kept are spread over all workers.
 
 use crate::support::spread::{Coming, shares, variation};
-use crate::support::{DEADLINE, Program, alone, eventually, proc};
-use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+use crate::support::{Program, alone};
+use nix::sys::signal::Signal::SIGCONT;
 
 const WORKERS: usize = 8;
 const CONNECTIONS: usize = 400;
@@ -36,8 +36,7 @@ fn the_share_of_one_that_stands_still_goes_to_the_others() {
     let _alone = alone();
     let mut server = Program::probe().workers(2).start();
     let still = server.workers()[0];
-    server.signal_to(still, SIGSTOP);
-    eventually(DEADLINE, "it stands still", || proc::is_stopped(still));
+    server.halt(still);
     assert_eq!(shares(&server, CONNECTIONS, Coming::OneByOne), [CONNECTIONS]);
     server.signal_to(still, SIGCONT);
     server.stop();

@@ -1,7 +1,7 @@
 //! `/status` and `ctl status`: what waits at the listeners, how the last reload came out, and that every key is documented.
 
-use crate::support::{DEADLINE, Program, Said, Server, eventually, proc};
-use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGSTOP};
+use crate::support::{DEADLINE, Program, Said, Server, eventually};
+use nix::sys::signal::Signal::{SIGCONT, SIGHUP};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,10 +30,7 @@ fn what_waits_to_be_accepted_is_told_for_each_address() {
     assert_eq!(listener(&told, &addr), idle);
     let unix = json!({ "on": "unix:s.sock", "sockets": null, "waiting": null, "backlog": 50 });
     assert_eq!(listener(&told, "unix:s.sock"), unix);
-    for worker in server.workers() {
-        server.signal_to(worker, SIGSTOP);
-        eventually(DEADLINE, "it stands still", || proc::is_stopped(worker));
-    }
+    server.workers().into_iter().for_each(|worker| server.halt(worker));
     let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();

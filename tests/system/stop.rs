@@ -1,5 +1,6 @@
 //! The end: what is open is answered, what waits is answered, nobody is left, and the port is free.
 
+use crate::support::http::UPLOAD;
 use crate::support::server::End;
 use crate::support::{
     Connection, DEADLINE, Failure, Program, Said, Server, eventually, millis, proc, seconds,
@@ -10,16 +11,6 @@ use std::time::{Duration, Instant};
 
 /// Long enough for a slow machine to have been told to stop by then.
 const SLOW: &str = "GET /sleep?ms=4000 HTTP/1.1\r\nhost: test\r\n\r\n";
-
-/// What a client sends that has begun an upload, to end it.
-pub const UPLOAD: &str = "upload";
-
-/// A request that ends when the test wants it to, and is in the app's hands when this returns: the app has asked for its body.
-pub fn begin_upload(client: &mut Connection) {
-    let head = "POST /upload HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n";
-    client.send(head).unwrap();
-    eventually(DEADLINE, "the app asks for the body", || client.has_head());
-}
 
 #[test]
 fn twenty_slow_requests_are_answered_at_term() {
@@ -119,7 +110,7 @@ fn nobody_is_accepted_once_it_stops() {
     let mut server = Program::probe().workers(1).start();
     let target = server.target();
     let mut slow = server.connect();
-    begin_upload(&mut slow);
+    slow.begin_upload();
     server.signal(SIGTERM);
     eventually(seconds(15), "new connections are refused", || {
         matches!(Connection::open(&target), Err(Failure::Refused | Failure::Reset))

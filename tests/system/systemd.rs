@@ -1,7 +1,7 @@
 //! What systemd is told. Here it is a socket that the test listens on.
 
-use crate::support::{DEADLINE, Program, Said, eventually, millis, proc, seconds};
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGSTOP, SIGTTIN, SIGUSR2};
+use crate::support::{DEADLINE, Program, Said, eventually, millis, seconds};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTTIN, SIGUSR2};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
@@ -157,8 +157,7 @@ fn the_watchdog_hears_the_master_as_long_as_its_loop_turns() {
     systemd.wait("WATCHDOG=1", before + 6);
     let took = begin.elapsed();
     assert!(took > millis(700) && took < seconds(10), "six beats, one each 200 ms: {took:?}");
-    server.signal(SIGSTOP);
-    eventually(DEADLINE, "it stands still", || proc::is_stopped(server.pid()));
+    server.halt(server.pid());
     let count = systemd.count("WATCHDOG=1");
     crate::support::holds_for(millis(600), "a stopped master is silent", || {
         systemd.count("WATCHDOG=1") == count

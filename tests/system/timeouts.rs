@@ -177,13 +177,12 @@ fn an_idle_connection_is_closed_after_keepalive() {
 /// A head is as old as its first byte is here, and not as the sweep before it.
 #[test]
 fn a_worker_that_slept_does_not_take_that_for_the_time_of_its_clients() {
-    use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+    use nix::sys::signal::Signal::SIGCONT;
     let mut server = Program::probe().workers(1).args("--header-timeout 3s").start();
     let worker = server.worker();
     let mut client = server.connect();
     assert_eq!(client.get("/").unwrap().status, 200);
-    server.signal_to(worker, SIGSTOP);
-    eventually(seconds(30), "it sleeps", || proc::is_stopped(worker));
+    server.halt(worker);
     client.send("GET / HTTP/1.1\r\n").unwrap();
     holds_for(seconds(5), "it sleeps for longer than a head may take", || proc::is_stopped(worker));
     server.signal_to(worker, SIGCONT);

@@ -6,8 +6,7 @@ use crate::support::{
     Connection, DEADLINE, Load, Program, Said, Server, Target, alone, eventually, proc, seconds,
 };
 use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR2, SIGWINCH};
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 
 const REQUESTS: u64 = 20_000;
 const UPGRADES: u64 = 5;
@@ -74,21 +73,13 @@ fn the_binary_that_now_has_the_name_takes_over() {
     let mut server = Program::replaceable().workers(1).start();
     // A script in front of the new version tells that it was started, and with what.
     fs::rename(server.dir().join("server"), server.dir().join("new")).unwrap();
-    put(&server, "echo \"$*\" > arguments; exec ./new \"$@\"");
+    server.put_script("#!/bin/sh\necho \"$*\" > arguments; exec ./new \"$@\"");
     server.signal(SIGUSR2);
     server.follow_upgrade(1);
     let arguments = fs::read_to_string(server.dir().join("arguments")).unwrap();
     assert_eq!(arguments.trim(), "-b 127.0.0.1:0 -w 1");
     assert_eq!(server.get("/").status, 200, "the port that the kernel chose is the same");
     server.stop();
-}
-
-/// Puts a script in the place of the program.
-fn put(server: &Server, script: &str) {
-    let new = server.dir().join("script");
-    fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
-    fs::rename(new, server.dir().join("server")).unwrap();
 }
 
 #[test]
@@ -111,7 +102,7 @@ fn fail_to_upgrade_under(bind: &str, keep_alive: bool) {
         ("exec ./probe-that-is-not-there", "exit code 127"),
     ];
     for (count, (script, why)) in cases.iter().enumerate() {
-        put(&server, script);
+        server.put_script(&format!("#!/bin/sh\n{script}\n"));
         server.signal(SIGUSR2);
         server.wait_count(Said::UpgradeFailed, count + 1);
         server.wait_text(why);
@@ -133,7 +124,7 @@ fn fail_to_upgrade_under(bind: &str, keep_alive: bool) {
 fn a_stop_that_is_put_off_ends_an_upgrade_under_way() {
     let mut server = Program::replaceable().workers(1).args("--lame-duck 1h").start();
     fs::rename(server.dir().join("server"), server.dir().join("new")).unwrap();
-    put(&server, "sleep 0.5; exec ./new \"$@\"");
+    server.put_script("#!/bin/sh\nsleep 0.5; exec ./new \"$@\"");
     server.signal(SIGUSR2);
     server.wait(Said::UpgradeStarted);
     server.signal(SIGTERM);

@@ -1,5 +1,8 @@
 //! Stories of pools over a real PostgreSQL and a real SQLite.
 
+#[path = "../../../tests/support/ports.rs"]
+#[allow(unreachable_pub, reason = "public for the tests of the whole program")]
+mod ports;
 #[path = "../../../tests/support/postgres.rs"]
 #[allow(unreachable_pub, reason = "public for the tests of the whole program")]
 mod support;
