@@ -53,7 +53,7 @@ class Ferricorn(Peer):
         while self.master() == before or before in processes(self.process.pid):
             self.process.poll()  # which reaps the first of them
             if time.monotonic() > until:
-                raise SystemExit(f"no upgrade: {Path(self.log.name).read_text()[-2000:]}")
+                raise SystemExit(f"no upgrade: {self.group.said()[-2000:]}")
             time.sleep(0.01)
 
 

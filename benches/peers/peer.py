@@ -1,14 +1,11 @@
 """A server of servers.toml in a folder and a group of processes of its own, and what is measured of it. Not here: beside which others."""
 
-import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,7 @@ sys.path.insert(0, str(HERE.parent / "siege"))
 
 from bank import free_port  # noqa: E402
 from main import CLIENT_CORE, SERVER_CORE  # noqa: E402
-from servers import DEADLINE, cpu_seconds, processes  # noqa: E402
+from servers import DEADLINE, Group, clean_environment, cpu_seconds, processes  # noqa: E402
 
 ITEMS = json.dumps([{"id": at, "name": "acorn", "price": at * 10} for at in range(1, 29)], separators=(",", ":"))
 ON_CLIENT_CORE = ["taskset", "-c", CLIENT_CORE]
@@ -41,22 +38,12 @@ class Peer:
         self.folder = self.temporary.name
         os.chmod(self.folder, 0o777)  # nginx's workers are nobody
         self.fill()
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("FERRICORN")}
-        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE)}
-        environment.pop("XDG_RUNTIME_DIR", None)
+        environment = clean_environment() | {"PYTHONPATH": str(HERE)}
         words = self.filled(server["command"]).split()
-        self.log = open(f"{self.folder}/log", "w")
-        self.process = subprocess.Popen(
-            ["taskset", "-c", SERVER_CORE, programs[words[0]], *words[1:]], cwd=self.folder, env=environment,
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True,
-        )
-        until = time.monotonic() + DEADLINE
-        while not self.serves():
-            if time.monotonic() > until or self.process.poll() is not None:
-                said = Path(self.log.name).read_text()
-                self.close()
-                raise SystemExit(f"{self.name} does not serve: {said}")
-            time.sleep(0.05)
+        command = [programs[words[0]], *words[1:]]
+        self.group = Group(self.name, command, SERVER_CORE, self.folder, environment)
+        self.process = self.group.process
+        self.group.wait(self.serves)
 
     def fill(self):
         files = Path(self.folder, "files")
@@ -134,13 +121,5 @@ class Peer:
         return tuple(sums.values())
 
     def close(self):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)
-        try:
-            self.process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            pass
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # whoever is left
-        self.log.close()
+        self.group.end()
         self.temporary.cleanup()

@@ -46,8 +46,48 @@ def cpu_seconds(group):
     return total
 
 
+def clean_environment():
+    """Nothing of whoever runs this decides what a server does."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FERRICORN")}
+    environment.pop("XDG_RUNTIME_DIR", None)
+    return environment | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+class Group:
+    """A command in a folder and a group of processes of its own, on one core."""
+
+    def __init__(self, name, command, core, folder, environment):
+        self.name = name
+        self.log = open(f"{folder}/log", "w+")
+        self.process = subprocess.Popen(
+            ["taskset", "-c", core, *command], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+            stdout=self.log, stderr=self.log, start_new_session=True,
+        )
+
+    def wait(self, serves):
+        until = time.monotonic() + DEADLINE
+        while not serves():
+            if self.process.poll() is not None or time.monotonic() > until:
+                said = self.said()
+                self.end()
+                raise SystemExit(f"{self.name} does not serve:\n{said}")
+            time.sleep(0.05)
+
+    def said(self):
+        return Path(self.log.name).read_text()
+
+    def end(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(DEADLINE)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # whoever is left
+        self.log.close()
+
+
 class Server:
-    """One of them, in a folder and a group of processes of its own."""
+    """One of them, with a folder of its own."""
 
     def __init__(self, kind, scenario, database, core, program):
         self.kind, self.scenario = kind, scenario
@@ -55,22 +95,17 @@ class Server:
         self.folder = tempfile.mkdtemp(prefix="siege-server-")
         # Workers without root's rights are to read it as well.
         os.chmod(self.folder, 0o755)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("FERRICORN")}
-        environment.pop("XDG_RUNTIME_DIR", None)
+        environment = clean_environment()
         if kind == "Ferricorn":
             self.prepare_ferricorn()
             words = ferricorn_command(scenario).split()
             environment["FERRICORN_DATABASE_URL"] = database
         else:
             words = [*GUNICORN.split(), "--pythonpath", str(HERE), "app:app"]
-            environment |= {"DATABASE_URL": database, "SCENARIO": scenario, "PYTHONDONTWRITEBYTECODE": "1"}
-        command = ["taskset", "-c", core, program, *words[1:], "-b", f"127.0.0.1:{self.port}"]
-        self.log = open(f"{self.folder}/log", "w+")
-        self.process = subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-            start_new_session=True,
-        )
-        self.wait()
+            environment |= {"DATABASE_URL": database, "SCENARIO": scenario}
+        command = [program, *words[1:], "-b", f"127.0.0.1:{self.port}"]
+        self.group = Group(f"{kind}, {scenario}", command, core, self.folder, environment)
+        self.group.wait(self.serves)
 
     def prepare_ferricorn(self):
         text = (HERE / "server.toml").read_text()
@@ -79,18 +114,11 @@ class Server:
         Path(self.folder, "server.toml").write_text(text)
         shutil.copytree(HERE / "templates", f"{self.folder}/templates")
 
-    def wait(self):
-        until = time.monotonic() + DEADLINE
-        while True:
-            try:
-                self.page()
-                return
-            except OSError:
-                pass
-            if self.process.poll() is not None or time.monotonic() > until:
-                self.log.seek(0)
-                raise SystemExit(f"{self.kind}, {self.scenario} does not serve:\n{self.log.read()}")
-            time.sleep(0.05)
+    def serves(self):
+        try:
+            return bool(self.page())
+        except OSError:
+            return False
 
     def url(self, path):
         return f"http://127.0.0.1:{self.port}{path}"
@@ -117,13 +145,8 @@ class Server:
         return [(int(number), int(balance)) for number, balance in rows]
 
     def cpu_seconds(self):
-        return cpu_seconds(self.process.pid)
+        return cpu_seconds(self.group.process.pid)
 
     def close(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.log.close()
+        self.group.end()
         shutil.rmtree(self.folder, ignore_errors=True)
