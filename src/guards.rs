@@ -25,7 +25,9 @@ pub fn seat() -> impl FnMut() {
     let place = Place::default();
     move || {
         let in_flight = place.begin(&seat.in_flight, "GET", "/some/path", 1000);
-        in_flight.during(|| in_flight.enter(RequestPhase::Handler));
+        let former = in_flight.make_current();
+        in_flight.enter(RequestPhase::Handler);
+        drop(former);
         in_flight.enter(RequestPhase::Writing);
         seat.tally.answered(2, 700, 21);
         place.end(&seat.in_flight);

@@ -153,7 +153,8 @@ mod tests {
             http::Request::get("/a").header("host", "a.example:1").body(()).unwrap().into_parts();
         assert_eq!(ClientInfo::of(&parts), None);
         let peer = Peer::Tcp("[::ffff:10.0.0.1]:9".parse().unwrap());
-        let client = peer.during(|| ClientInfo::of(&parts)).unwrap();
+        let _entered = peer.enter();
+        let client = ClientInfo::of(&parts).unwrap();
         assert_eq!(client.socket_addr(), Some("10.0.0.1:9".parse().unwrap()));
         assert_eq!(
             (client.host(), client.scheme(), client.root_path()),

@@ -2,23 +2,25 @@
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use std::cell::RefCell;
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What counts as never.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-tokio::task_local! {
-    /// That of the request which the app is at work on.
-    static CURRENT: Deadline;
+thread_local! {
+    /// Of the request whose future is polled now.
+    static CURRENT: RefCell<Option<Deadline>> = const { RefCell::new(None) };
 }
 
 /// When a request's answer must have begun. A handler that knows it takes longer than `request_timeout` says so here;
 /// one that is silent is answered for with 504.
 ///
-/// A handler takes it as an argument; a tower service finds it in the request's extensions, unless `request_timeout` is off.
-/// It may be handed on, to a blocking call for one.
+/// A handler takes it as an argument; other code asks [`Deadline::current`]. It may be handed on, to a blocking call for one.
 ///
 /// ```
 /// use ferricorn::{Deadline, Error, Worker};
@@ -36,8 +38,8 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    pub(crate) fn after(request_timeout: Duration) -> Deadline {
-        Deadline { due: Some(Arc::new(Mutex::new(Instant::now() + request_timeout))) }
+    pub(crate) fn after(time: Duration) -> Deadline {
+        Deadline { due: Some(Arc::new(Mutex::new(Instant::now() + time))) }
     }
 
     /// The answer is due no sooner than `time` from now. It never makes the deadline earlier, and does nothing once the
@@ -69,22 +71,33 @@ impl Deadline {
         self.due.as_ref().map(|due| *due.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// That of the request which this code works for.
-    pub(super) fn current() -> Option<Deadline> {
-        CURRENT.try_with(Clone::clone).ok()
+    /// That of the request which this code works for; `None` where `request_timeout` is off, outside of the app's service and
+    /// its future, on handler threads and in tasks of the app's own.
+    pub fn current() -> Option<Deadline> {
+        CURRENT.with_borrow(Clone::clone)
     }
 
     /// Does `work` until this deadline, which counts for the blocking calls in it in place of the request's.
     pub(super) async fn scope<F: Future>(self, work: F) -> F::Output {
-        CURRENT.scope(self, work).await
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let _in_time = self.enter();
+            work.as_mut().poll(cx)
+        })
+        .await
     }
 
-    /// Does `work` for the request with this deadline, if it has one.
-    pub(crate) fn during<T>(this: Option<&Deadline>, work: impl FnOnce() -> T) -> T {
-        match this {
-            Some(deadline) => CURRENT.sync_scope(deadline.clone(), work),
-            None => work(),
-        }
+    /// What this thread does until the result is dropped has this deadline.
+    pub(crate) fn enter(&self) -> Entered {
+        Entered(CURRENT.replace(Some(self.clone())))
+    }
+}
+
+pub(crate) struct Entered(Option<Deadline>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
     }
 }
 
@@ -92,8 +105,8 @@ impl Deadline {
 impl<S: Sync> FromRequestParts<S> for Deadline {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Deadline, Infallible> {
-        Ok(parts.extensions.get().cloned().unwrap_or(Deadline { due: None }))
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Deadline, Infallible> {
+        Ok(Deadline::current().unwrap_or(Deadline { due: None }))
     }
 }
 
@@ -138,8 +151,17 @@ mod tests {
         deadline.extend(Duration::from_secs(1));
         assert_eq!(deadline.remaining(), None);
         assert!(Deadline::current().is_none());
+    }
+
+    #[test]
+    fn it_is_known_to_what_is_done_for_the_request() {
         let set = Deadline::after(Duration::from_secs(1));
-        assert!(Deadline::during(Some(&set), || Deadline::current().is_some()));
-        assert!(!Deadline::during(None, || Deadline::current().is_some()));
+        let entered = set.enter();
+        let inner = Deadline::after(Duration::from_secs(2));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let within = runtime.block_on(inner.clone().scope(async { Deadline::current().unwrap().due() }));
+        assert_eq!((within, Deadline::current().unwrap().due()), (inner.due(), set.due()));
+        drop(entered);
+        assert!(Deadline::current().is_none());
     }
 }

@@ -37,14 +37,18 @@ impl Peer {
         CURRENT.get()
     }
 
-    /// Does `work` for a request of this peer. Not by the request's extensions: they would cost each request three
-    /// allocations, whether anybody asks or not.
-    pub(crate) fn during<T>(self, work: impl FnOnce() -> T) -> T {
-        let before = CURRENT.replace(Some(self));
-        // A panic leaves it set, until the next request: nobody asks in between.
-        let done = work();
-        CURRENT.set(before);
-        done
+    /// What this thread does until the result is dropped is for a request of this peer. Not by the request's extensions: they
+    /// would cost each request three allocations, whether anybody asks or not.
+    pub(crate) fn enter(self) -> Entered {
+        Entered(CURRENT.replace(Some(self)))
+    }
+}
+
+pub(crate) struct Entered(Option<Peer>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
     }
 }
 
@@ -78,9 +82,11 @@ mod tests {
         let (mut parts, ()) = http::Request::new(()).into_parts();
         let connection = Peer::Tcp("127.0.0.1:9".parse().unwrap());
         assert_eq!(extract(&mut parts), None);
-        assert_eq!(connection.during(|| extract(&mut parts)), Some(connection));
+        let entered = connection.enter();
+        assert_eq!(extract(&mut parts), Some(connection));
         parts.extensions.insert(Peer::Unix);
-        assert_eq!(connection.during(|| extract(&mut parts)), Some(Peer::Unix));
+        assert_eq!(extract(&mut parts), Some(Peer::Unix));
+        drop(entered);
         assert_eq!(Peer::current(), None);
     }
 }

@@ -224,6 +224,16 @@ thread_local! {
     static CURRENT: Cell<InFlight> = const { Cell::new(InFlight::NONE) };
 }
 
+/// The request that a thread works for again when this is dropped.
+pub(crate) struct Former(InFlight);
+
+impl Drop for Former {
+    #[inline]
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
 impl InFlight {
     /// No request, or one without a record.
     const NONE: InFlight = InFlight { record: None, serial: 0 };
@@ -233,22 +243,10 @@ impl InFlight {
         CURRENT.get()
     }
 
-    /// Does `work` on this thread, for this request.
+    /// What this thread does until the result is dropped is for this request.
     #[inline]
-    pub(crate) fn during<T>(self, work: impl FnOnce() -> T) -> T {
-        #[cfg(feature = "guards")]
-        if super::blindfold::is_on() {
-            return work();
-        }
-        struct Restore(InFlight);
-        impl Drop for Restore {
-            #[inline]
-            fn drop(&mut self) {
-                CURRENT.set(self.0);
-            }
-        }
-        let _restore = Restore(CURRENT.replace(self));
-        work()
+    pub(crate) fn make_current(self) -> Former {
+        Former(CURRENT.replace(self))
     }
 
     #[inline]
@@ -360,15 +358,18 @@ mod tests {
         let places = [Place::default(), Place::default()];
         let [outer, inner] = [0, 1].map(|at: usize| places[at].begin(requests, "GET", "/", 0));
         let serial = |of: InFlight| of.record.map(|record| std::ptr::from_ref(record) as usize);
-        outer.during(|| {
-            let caught = std::panic::catch_unwind(|| inner.during(|| panic!("on purpose")));
-            assert!(caught.is_err());
-            assert_eq!(serial(InFlight::current()), serial(outer));
-            let queued = InFlight::current().queued();
-            assert!(seen(requests, 0)[0].contains("queued"));
-            drop(queued);
-            assert!(seen(requests, 0)[0].contains("handler"));
+        let former = outer.make_current();
+        let caught = std::panic::catch_unwind(|| {
+            let _former = inner.make_current();
+            panic!("on purpose")
         });
+        assert!(caught.is_err());
+        assert_eq!(serial(InFlight::current()), serial(outer));
+        let queued = InFlight::current().queued();
+        assert!(seen(requests, 0)[0].contains("queued"));
+        drop(queued);
+        assert!(seen(requests, 0)[0].contains("handler"));
+        drop(former);
         assert!(InFlight::current().record.is_none());
     }
 }

@@ -163,12 +163,11 @@ impl<S: HttpService> Local<S> {
         }
         let request_timeout = self.worker.settings().request_timeout;
         let deadline = (!request_timeout.is_zero()).then(|| Deadline::after(request_timeout));
-        if let Some(deadline) = &deadline {
-            request.extensions_mut().insert(deadline.clone());
-        }
         let mut answering = pin!(answer(self.service.clone().expect("it is there until the end"), request));
-        let answering =
-            std::future::poll_fn(|cx| Deadline::during(deadline.as_ref(), || answering.as_mut().poll(cx)));
+        let answering = std::future::poll_fn(|cx| {
+            let _in_time = deadline.as_ref().map(Deadline::enter);
+            answering.as_mut().poll(cx)
+        });
         let Some(deadline) = &deadline else { return whole(answering.await).await };
         tokio::select! {
             biased;

@@ -7,7 +7,8 @@ use super::gate::{self, Fields, Refusal};
 use super::watched::{Stage, Watched};
 use crate::app::{Body, BoxError, Deadline, RequestId, Scheme, Unlogged};
 use crate::scoreboard::{InFlight, RequestPhase};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use std::borrow::Borrow;
@@ -93,7 +94,7 @@ impl<W: Borrow<Arc<Watched>>, S, F> Answering<W, S, F> {
                 if let Some(told) = told {
                     told.apply(&mut request, settings);
                 }
-                limit = Limit::set(&mut request, floor.settings.request_timeout);
+                limit = Limit::set(&request, settings.request_timeout);
                 Step::Waiting { service, request: Some(request) }
             }
             Err(refusal) => Step::Refused { refusal },
@@ -130,12 +131,11 @@ where
             // A panic in the app ends its request, not the worker; the panic hook has logged it.
             StepView::Waiting { .. } | StepView::Called { .. } => {
                 // The app's code knows, by thread-locals, for which request it works and until when.
-                let deadline = this.limit.as_ref().map(|limit| &limit.deadline);
+                let _in_time = this.limit.as_ref().map(|limit| limit.deadline.enter());
+                let _peer = watched.origin().peer.enter();
+                let _former = in_flight.make_current();
                 let step = this.step.as_mut();
-                let peer = watched.origin().peer;
-                let ask =
-                    || peer.during(|| Deadline::during(deadline, || in_flight.during(|| ask(step, cx))));
-                let asked = catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| failed());
+                let asked = catch_unwind(AssertUnwindSafe(|| ask(step, cx))).unwrap_or_else(|_| failed());
                 if asked.is_pending() && this.limit.as_mut().is_some_and(|limit| limit.has_passed(cx)) {
                     // What the app was at ends here, and with it what it queued.
                     this.step.set(Step::Refused { refusal: Refusal::LATE });
@@ -162,31 +162,31 @@ where
 /// How long the answer to one request may take to begin.
 struct Limit {
     deadline: Deadline,
-    passed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Made when the app does not answer at once.
+    passed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     request_timeout: Duration,
     method: Method,
-    uri: Uri,
+    target: Option<PathAndQuery>,
 }
 
 impl Limit {
-    /// The request carries its deadline, so that the app may extend it; a zero time is none.
-    fn set(request: &mut Request<Body>, request_timeout: Duration) -> Option<Box<Limit>> {
+    /// A zero time is none.
+    fn set(request: &Request<Body>, request_timeout: Duration) -> Option<Box<Limit>> {
         if request_timeout.is_zero() {
             return None;
         }
         let deadline = Deadline::after(request_timeout);
-        request.extensions_mut().insert(deadline.clone());
-        let passed = Box::pin(deadline.clone().passed());
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        Some(Box::new(Limit { deadline, passed, request_timeout, method, uri }))
+        let (method, target) = (request.method().clone(), request.uri().path_and_query().cloned());
+        Some(Box::new(Limit { deadline, passed: None, request_timeout, method, target }))
     }
 
     /// Whether the deadline has passed; if not, the task is woken when it does.
     fn has_passed(&mut self, cx: &mut Context<'_>) -> bool {
-        let has_passed = self.passed.as_mut().poll(cx).is_ready();
+        let passed = self.passed.get_or_insert_with(|| Box::pin(self.deadline.clone().passed()));
+        let has_passed = passed.as_mut().poll(cx).is_ready();
         if has_passed {
-            let Limit { request_timeout, method, uri, .. } = self;
-            let path = uri.path();
+            let Limit { request_timeout, method, target, .. } = self;
+            let path = target.as_ref().map_or("*", PathAndQuery::path);
             log::warn!("request timed out method={method} path={path:?} request_timeout={request_timeout:?}");
         }
         has_passed

@@ -18,6 +18,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -134,7 +135,9 @@ where
     let mut http1 = hyper::server::conn::http1::Builder::new();
     let limits = Limits::of(settings);
     // A client that closes its sending side is taken for gone, and its call, if it still waits, is not begun.
-    http1.half_close(false).keep_alive(!settings.keepalive.is_zero()).max_buf_size(limits.head_buffer());
+    // Where hyper may let a client close its side, `has_left` does not.
+    let can_peek = watched.stream.lock().can_peek();
+    http1.half_close(can_peek).keep_alive(!settings.keepalive.is_zero()).max_buf_size(limits.head_buffer());
     if settings.limit_request_fields > 100 {
         // hyper keeps up to 100 on the stack; more cost an allocation a request.
         http1.max_headers(settings.limit_request_fields);
@@ -150,10 +153,13 @@ where
             // It may have been found out when the head of the answer had gone.
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        match connection.as_mut().poll(cx) {
+            Poll::Pending if can_peek && watching.has_left(cx) => Poll::Ready(None),
+            polled => polled.map(Some),
+        }
     })
     .await;
-    if let Err(error) = &ended
+    if let Some(Err(error)) = &ended
         && let Some(status) = refused_by_hyper(error)
         && watched.stage() == Stage::Head
     {
@@ -162,7 +168,8 @@ where
     let is_unread =
         [&watched.body_left, &watched.has_refused].iter().any(|flag| flag.load(Ordering::Relaxed));
     // Where we close and the client has sent more, a reset would cost it the answer.
-    if ended.is_err() || is_unread || watched.is_last() && watched.has_more() {
+    let is_whole = matches!(ended, Some(Ok(())));
+    if !is_whole || is_unread || watched.is_last() && watched.has_more() {
         linger(&watched.stream).await;
     }
     drop(entry);

@@ -196,6 +196,14 @@ impl Stream {
         }
     }
 
+    /// Whether `poll_first_byte` can see what comes.
+    pub(super) fn can_peek(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => true,
+            Stream::Tls(_) | Stream::Pipe(_) | Stream::Away => false,
+        }
+    }
+
     /// Waits for the first byte, which stays where it is; `None` at the end.
     pub(super) fn poll_first_byte(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
         let mut byte = [0];

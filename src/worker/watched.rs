@@ -10,7 +10,7 @@ use crate::config::{LogTarget, Settings};
 use crate::scoreboard::Place;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use tokio::task::AbortHandle;
 
 /// Where a connection is in its life.
@@ -282,6 +282,22 @@ impl Watched {
     pub(super) fn finish(&self) -> (u8, u64) {
         let took = self.floor.clock.end().saturating_sub(self.began.load(Ordering::Relaxed));
         (self.class.load(Ordering::Relaxed), took)
+    }
+
+    /// Whether the client closed its side while it has an answer to wait for. Looked at, not read, and not before there is
+    /// time: hyper would take a buffer for it at each request.
+    pub(super) fn has_left(&self, cx: &mut Context<'_>) -> bool {
+        if self.stage() != Stage::Answer || self.ahead.load(Ordering::Relaxed) {
+            return false;
+        }
+        match self.stream.lock().poll_first_byte(cx) {
+            Poll::Ready(Ok(Some(_))) => {
+                self.ahead.store(true, Ordering::Relaxed);
+                false
+            }
+            Poll::Ready(Ok(None) | Err(_)) => true,
+            Poll::Pending => false,
+        }
     }
 
     /// The answer is complete: what comes now is another request.

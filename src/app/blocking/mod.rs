@@ -108,7 +108,8 @@ impl Threads {
                 let _named = id.as_ref().map(RequestId::enter);
                 waits.inspect(|waits| waits.record(now.elapsed()));
                 in_flight.enter(RequestPhase::Handler);
-                in_flight.during(|| work(place))
+                let _former = in_flight.make_current();
+                work(place)
             };
             // A closure that panicked is gone with all it owned: nobody sees it half done.
             let (outcome, place) = match catch_unwind(AssertUnwindSafe(run)) {

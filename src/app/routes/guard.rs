@@ -94,7 +94,7 @@ impl Guard {
         F: Future<Output = Result<Response, Refusal>>,
     {
         let Some(timeout) = self.timeout else { return answer(request).await };
-        if let Some(of_server) = request.extensions().get::<Deadline>() {
+        if let Some(of_server) = Deadline::current() {
             of_server.extend(timeout + AFTER);
         }
         let (method, deadline) = (request.method().clone(), Deadline::after(timeout));

@@ -25,7 +25,8 @@ fn told(peer: &str, setting: &str, pairs: Pairs<'_>) -> (String, Vec<String>) {
         verdict.apply(&mut request, &settings);
     }
     let (parts, ()) = request.into_parts();
-    let client = peer.during(|| ClientInfo::of(&parts)).unwrap();
+    let _entered = peer.enter();
+    let client = ClientInfo::of(&parts).unwrap();
     let address = client.address().map_or("-".to_owned(), |address| address.to_string());
     let port = client.port().map_or(String::new(), |port| format!(" {port}"));
     let seen = parts.headers.iter().filter(|(name, _)| *name != header::HOST);
