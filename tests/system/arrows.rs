@@ -42,6 +42,7 @@ const TABLE: [Part; 11] = [
             "r2d2_postgres",
             "regex",
             "rusqlite",
+            "rustix",
             "scheduled_thread_pool",
             "serde",
             "serde_json",

@@ -1,39 +1,31 @@
-//! A route that serves the files of a folder, through tower-http's `ServeDir`: conditional requests, ranges, and `.br` and
-//! `.gz` files beside the plain ones. Here is what keeps it within the folder. Not here: HTTP's own rules about files.
+//! A route that serves the files of a folder: `folder` says which, `contents` reads them, and what HTTP says of conditional requests,
+//! ranges, and `.br` and `.gz` files beside the plain ones is tower-http's `ServeDir`. Not here: those rules.
 //!
-//! Files are read on tokio's blocking threads, of which a worker has at most `threads`; each connection has at most one
-//! read under way, so that no more than `worker_connections` wait. To go there and back costs more than to read what is in the
-//! kernel's cache: a file is found, opened and read at one go, as far as [`HEAD_BYTES`].
+//! What has to wait for a disk is done on tokio's blocking threads, of which a worker has at most `threads`; each connection has at
+//! most one job there, so that no more than `worker_connections` wait.
+
+mod contents;
+mod folder;
 
 use super::refusal::Refusal;
 use crate::app::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use folder::{Folder, Lookup};
 use http::header::{
     CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
     X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderValue, Method, StatusCode, Uri};
-use std::fs::Metadata;
-use std::future::{Ready, ready};
-use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
-use std::pin::Pin;
+use http::response::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::SystemTime;
-use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
-use tokio::task::spawn_blocking;
-use tower::ServiceExt;
+use tower::Service;
 use tower_http::services::ServeDir;
-use tower_http::services::fs::{self, Backend, DefaultServeDirFallback, File};
-
-/// How much of a file is read as it is opened. `ServeDir` asks for as much at a time.
-const HEAD_BYTES: u64 = 64 * 1024;
 
 pub(super) struct Files {
-    /// For GET, which opens what it asks for, and for HEAD, which does not.
-    served: [ServeDir<DefaultServeDirFallback, Within>; 2],
+    folder: Arc<Folder>,
     /// What the path begins with, up to the file's name, without the slash before it.
     prefix: usize,
 }
@@ -41,15 +33,7 @@ pub(super) struct Files {
 impl Files {
     /// `check` has seen that the path ends with `/{*name}`, and that the folder is there.
     pub(super) fn new(folder: &Path, path: &str) -> Files {
-        // A folder that went away since serves nothing, until a reload that finds it.
-        let root: Arc<Path> = folder.canonicalize().unwrap_or_else(|_| folder.into()).into();
-        let served = [true, false].map(|opens| {
-            ServeDir::with_backend(&*root, Within { root: Arc::clone(&root), opens })
-                .append_index_html_on_directories(false)
-                .precompressed_br()
-                .precompressed_gzip()
-        });
-        Files { served, prefix: path.find("/{*").expect("check saw the path") }
+        Files { folder: Arc::new(Folder::new(folder)), prefix: path.find("/{*").expect("check saw the path") }
     }
 
     pub(super) async fn answer(&self, mut request: Request) -> Result<Response, Refusal> {
@@ -65,11 +49,29 @@ impl Files {
         finished(response)
     }
 
-    async fn serve(&self, request: Request) -> Response {
-        let [opening, looking] = &self.served;
-        let served = if request.method() == Method::HEAD { looking } else { opening };
-        let Ok(response) = served.clone().oneshot(request).await;
-        response.map(Body::new)
+    /// `ServeDir` is asked for the head, which says what part of the file the body is.
+    async fn serve(&self, mut request: Request) -> Response {
+        let has_body = request.method() == Method::GET;
+        if has_body {
+            *request.method_mut() = Method::HEAD;
+        }
+        let lookup = Lookup::new(&self.folder);
+        let mut served = ServeDir::with_backend(self.folder.root(), lookup.clone())
+            .append_index_html_on_directories(false)
+            .precompressed_br()
+            .precompressed_gzip();
+        let Ok(response) = served.call(request).await;
+        let (mut head, _) = response.into_parts();
+        let file = if has_body { lookup.take().and_then(|found| found.file) } else { None };
+        let body = match file.zip(part(&head)) {
+            Some((file, part)) => contents::body(file, part).await,
+            None => Ok(Body::empty()),
+        };
+        let body = body.unwrap_or_else(|_| {
+            head.status = StatusCode::INTERNAL_SERVER_ERROR;
+            Body::empty()
+        });
+        Response::from_parts(head, body)
     }
 
     /// A part is asked for only if the file is still the same (RFC 9110, 13.1.5): that is `If-Match`, and the whole file where
@@ -127,169 +129,16 @@ fn finished(mut response: Response) -> Result<Response, Refusal> {
     Ok(response)
 }
 
-/// The files below a folder, hidden ones left out, wherever links lead.
-#[derive(Clone)]
-struct Within {
-    /// Without links.
-    root: Arc<Path>,
-    /// What is looked at is opened then: what it is can wait until that.
-    opens: bool,
-}
-
-impl Within {
-    /// Where the file really is; as if there were none where it is hidden, outside, or neither file nor folder: to open a
-    /// pipe would wait for who writes to it.
-    fn find(&self, path: &Path) -> io::Result<(PathBuf, Metadata)> {
-        let none = || io::Error::from(io::ErrorKind::NotFound);
-        let may = |path: &Path| path.strip_prefix(&self.root).is_ok_and(|within| !is_hidden(within));
-        if !may(path) {
-            return Err(none());
-        }
-        // A name too long, a file taken for a folder, a link to itself: none of it is there.
-        let real = path.canonicalize().map_err(|_| none())?;
-        let metadata = real.metadata()?;
-        if may(&real) && (metadata.is_file() || metadata.is_dir()) {
-            Ok((real, metadata))
-        } else {
-            Err(none())
-        }
+/// The part of the file that a head promises.
+fn part(head: &Parts) -> Option<Range<u64>> {
+    if !head.status.is_success() {
+        return None;
     }
-}
-
-fn is_hidden(path: &Path) -> bool {
-    path.components().any(|part| match part {
-        Component::Normal(name) => name.as_encoded_bytes().starts_with(b"."),
-        Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => true,
-    })
-}
-
-type Opening<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
-
-impl Backend for Within {
-    type File = Opened;
-    type Metadata = Facts;
-    type OpenFuture = Opening<Opened>;
-    type MetadataFuture = Opening<Facts>;
-
-    fn open(&self, path: PathBuf) -> Opening<Opened> {
-        let within = self.clone();
-        Box::pin(in_turn(move || {
-            let (real, metadata) = within.find(&path)?;
-            if !metadata.is_file() {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            Opened::read(std::fs::File::open(real)?)
-        }))
-    }
-
-    fn metadata(&self, path: PathBuf) -> Opening<Facts> {
-        if self.opens {
-            return Box::pin(ready(Ok(Facts::Untold)));
-        }
-        let within = self.clone();
-        Box::pin(in_turn(move || within.find(&path).map(|(_, metadata)| Facts::Of(metadata))))
-    }
-}
-
-async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
-}
-
-/// What `ServeDir` asks of a file.
-enum Facts {
-    Of(Metadata),
-    /// It asks whether this is a folder, which `open` refuses.
-    Untold,
-}
-
-impl fs::Metadata for Facts {
-    fn is_dir(&self) -> bool {
-        matches!(self, Facts::Of(metadata) if metadata.is_dir())
-    }
-
-    fn modified(&self) -> io::Result<SystemTime> {
-        match self {
-            Facts::Of(metadata) => metadata.modified(),
-            Facts::Untold => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
-    fn len(&self) -> u64 {
-        match self {
-            Facts::Of(metadata) => metadata.len(),
-            Facts::Untold => 0,
-        }
-    }
-}
-
-/// An open file, as `ServeDir` wants it.
-struct Opened {
-    metadata: Metadata,
-    /// What was read of its begin; given up when it has been taken.
-    head: Vec<u8>,
-    /// How much of that was taken.
-    taken: usize,
-    /// Behind the head; `None` where that is all.
-    rest: Option<tokio::fs::File>,
-}
-
-impl Opened {
-    fn read(file: std::fs::File) -> io::Result<Opened> {
-        let metadata = file.metadata()?;
-        let wanted = metadata.len().min(HEAD_BYTES);
-        let mut head = Vec::with_capacity(wanted as usize);
-        (&file).take(wanted).read_to_end(&mut head)?;
-        let rest = (wanted < metadata.len()).then(|| file.into());
-        Ok(Opened { metadata, head, taken: 0, rest })
-    }
-}
-
-impl AsyncRead for Opened {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Opened { head, taken, rest, .. } = &mut *self;
-        let left = &head[*taken..];
-        if left.is_empty() {
-            (*head, *taken) = (Vec::new(), 0);
-            return rest.as_mut().map_or(Poll::Ready(Ok(())), |rest| Pin::new(rest).poll_read(cx, buffer));
-        }
-        let count = left.len().min(buffer.remaining());
-        buffer.put_slice(&left[..count]);
-        *taken += count;
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// To where a range begins, before anything is read.
-impl AsyncSeek for Opened {
-    fn start_seek(mut self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
-        let io::SeekFrom::Start(begin) = position else { return Err(io::ErrorKind::Unsupported.into()) };
-        let Opened { head, taken, rest, .. } = &mut *self;
-        if begin <= head.len() as u64 {
-            *taken = begin as usize;
-            return Ok(());
-        }
-        *head = Vec::new();
-        rest.as_mut().map_or(Ok(()), |rest| Pin::new(rest).start_seek(position))
-    }
-
-    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        let taken = self.taken as u64;
-        match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_complete(cx),
-            None => Poll::Ready(Ok(taken)),
-        }
-    }
-}
-
-impl File for Opened {
-    type Metadata = Facts;
-    type MetadataFuture<'a> = Ready<io::Result<Facts>>;
-
-    fn metadata(&self) -> Ready<io::Result<Facts>> {
-        ready(Ok(Facts::Of(self.metadata.clone())))
-    }
+    let text = |name: HeaderName| head.headers.get(name)?.to_str().ok();
+    let begin = match text(CONTENT_RANGE) {
+        Some(range) => range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()?,
+        None => 0,
+    };
+    let length: u64 = text(CONTENT_LENGTH)?.parse().ok()?;
+    Some(begin..begin + length)
 }
