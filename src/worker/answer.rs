@@ -30,6 +30,8 @@ pin_project! {
         in_flight: InFlight,
         // Boxed, so that a request is no larger for it where `request_timeout` is off.
         limit: Option<Box<Limit>>,
+        // In place of whatever the app would answer.
+        refusal: Option<Refusal>,
         #[pin]
         step: Step<S, F>,
     }
@@ -38,10 +40,11 @@ pin_project! {
 pin_project! {
     #[project = StepView]
     enum Step<S, F> {
-        Refused { refusal: Refusal },
         /// Until the service is ready for the request.
-        Waiting { service: S, request: Option<Request<Body>> },
+        Waiting { service: S, request: Option<Request<Incoming>> },
         Called { #[pin] future: F },
+        /// Refused while the app was at it.
+        Over,
     }
 }
 
@@ -75,41 +78,38 @@ impl<W: Borrow<Arc<Watched>>, S, F> Answering<W, S, F> {
             None => gate::check(&request, &fields, settings)
                 .and_then(|()| told.as_deref().map_or(Ok(()), forwarded::Verdict::check)),
         };
-        let has_some_to_drop = fields.has_some_to_drop(settings);
-        let step = match checked {
-            Ok(()) => {
-                if has_some_to_drop {
-                    gate::drop_underscored(request.headers_mut());
-                }
-                let mut request = request.map(|body| {
-                    if has_body {
-                        Body::new(RequestBody::new(body, watched, in_flight))
-                    } else {
-                        Body::empty()
-                    }
-                });
-                if let Some(tls) = watched.tls.get() {
-                    request.extensions_mut().insert(tls.clone());
-                }
-                if let Some(told) = told {
-                    told.apply(&mut request, settings);
-                }
-                limit = Limit::set(&request, settings.request_timeout);
-                Step::Waiting { service, request: Some(request) }
+        if checked.is_ok() {
+            if fields.has_some_to_drop(settings) {
+                gate::drop_underscored(request.headers_mut());
             }
-            Err(refusal) => Step::Refused { refusal },
-        };
-        Answering { watched: over, ticket: Some(ticket), in_flight, limit, step }
+            if let Some(tls) = watched.tls.get() {
+                request.extensions_mut().insert(tls.clone());
+            }
+            if let Some(told) = told {
+                told.apply(&mut request, settings);
+            }
+            limit = Limit::set(&request, settings.request_timeout);
+        }
+        Answering {
+            watched: over,
+            ticket: Some(ticket),
+            in_flight,
+            limit,
+            refusal: checked.err(),
+            step: Step::Waiting { service, request: Some(request) },
+        }
     }
 
     /// The app is not to see it.
     pub(super) fn refuse_unasked(&mut self, refusal: Refusal) {
-        self.step = Step::Refused { refusal };
+        self.refusal = Some(refusal);
     }
 
     /// Answers with this in place of whatever the app is at.
     pub(super) fn refuse(self: Pin<&mut Self>, refusal: Refusal) {
-        self.project().step.set(Step::Refused { refusal });
+        let mut this = self.project();
+        *this.refusal = Some(refusal);
+        this.step.set(Step::Over);
     }
 }
 
@@ -126,19 +126,20 @@ where
         // What is logged from here on is of this request.
         let _named = this.ticket.as_ref().and_then(|ticket| ticket.id()).map(RequestId::enter);
         let in_flight = *this.in_flight;
-        let outcome = match this.step.as_mut().project() {
-            StepView::Refused { refusal } => Err(*refusal),
-            // A panic in the app ends its request, not the worker; the panic hook has logged it.
-            StepView::Waiting { .. } | StepView::Called { .. } => {
+        let outcome = match *this.refusal {
+            Some(refusal) => Err(refusal),
+            None => {
                 // The app's code knows, by thread-locals, for which request it works and until when.
                 let _in_time = this.limit.as_ref().map(|limit| limit.deadline.enter());
                 let _peer = watched.origin().peer.enter();
                 let _former = in_flight.make_current();
                 let step = this.step.as_mut();
-                let asked = catch_unwind(AssertUnwindSafe(|| ask(step, cx))).unwrap_or_else(|_| failed());
+                // A panic in the app ends its request, not the worker; the panic hook has logged it.
+                let asked = catch_unwind(AssertUnwindSafe(|| ask(step, watched, in_flight, cx)))
+                    .unwrap_or_else(|_| failed());
                 if asked.is_pending() && this.limit.as_mut().is_some_and(|limit| limit.has_passed(cx)) {
                     // What the app was at ends here, and with it what it queued.
-                    this.step.set(Step::Refused { refusal: Refusal::LATE });
+                    this.step.set(Step::Over);
                     Err(Refusal::LATE)
                 } else {
                     ready!(asked)
@@ -171,7 +172,7 @@ struct Limit {
 
 impl Limit {
     /// A zero time is none.
-    fn set(request: &Request<Body>, request_timeout: Duration) -> Option<Box<Limit>> {
+    fn set<B>(request: &Request<B>, request_timeout: Duration) -> Option<Box<Limit>> {
         if request_timeout.is_zero() {
             return None;
         }
@@ -200,6 +201,8 @@ const fn failed<T>() -> Poll<Result<T, Refusal>> {
 /// Asks the app, as far as it is ready to be asked.
 fn ask<S, B>(
     mut step: Pin<&mut Step<S, S::Future>>,
+    watched: &Arc<Watched>,
+    in_flight: InFlight,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Response<B>, Refusal>>
 where
@@ -209,8 +212,13 @@ where
         if let Err(error) = ready!(service.poll_ready(cx)) {
             return app_failed(error.into());
         }
-        let request = request.take().expect("it is taken when the service is called, once");
-        let future = service.call(request);
+        let (head, body) = request.take().expect("it is taken when the service is called, once").into_parts();
+        let body = if http_body::Body::is_end_stream(&body) {
+            Body::empty()
+        } else {
+            Body::new(RequestBody::new(body, watched, in_flight))
+        };
+        let future = service.call(Request::from_parts(head, body));
         step.set(Step::Called { future });
     }
     let StepView::Called { future } = step.project() else { return failed() };
@@ -225,7 +233,7 @@ fn app_failed<T>(error: BoxError) -> Poll<Result<T, Refusal>> {
     failed()
 }
 
-fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> Response<AnswerBody<B>> {
+fn answered<B>(watched: &Watched, mut response: Response<B>, mut ticket: Ticket) -> Response<AnswerBody<B>> {
     let status = response.status();
     if watched.waits_for_word.load(Ordering::Relaxed) {
         // From now on it cannot be told to go on.
@@ -235,13 +243,15 @@ fn answered<B>(watched: &Watched, mut response: Response<B>, ticket: Ticket) -> 
     if watched.is_last() && status != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let is_logged = response.extensions().get::<Unlogged>().is_none();
-    let ticket = ticket.with(status, response.headers_mut()).logged(is_logged);
+    ticket.note_answer(status, response.headers_mut());
+    if response.extensions().get::<Unlogged>().is_some() {
+        ticket.leave_out();
+    }
     response.map(|body| AnswerBody::app(body, ticket))
 }
 
 /// The server's own answer; where it doubts the request's framing, the last one on its connection.
-fn refused<B>(watched: &Watched, refusal: Refusal, ticket: Ticket) -> Response<AnswerBody<B>> {
+fn refused<B>(watched: &Watched, refusal: Refusal, mut ticket: Ticket) -> Response<AnswerBody<B>> {
     let mut response = Response::new(());
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();
@@ -251,6 +261,6 @@ fn refused<B>(watched: &Watched, refusal: Refusal, ticket: Ticket) -> Response<A
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         ticket.note_refusal();
     }
-    let ticket = ticket.with(refusal.status, headers);
+    ticket.note_answer(refusal.status, headers);
     response.map(|()| AnswerBody::text(refusal.reason, ticket))
 }

@@ -189,8 +189,8 @@ impl Ticket {
     }
 
     /// The answer's head stands, but for what the ticket puts into it.
-    pub(super) fn with(mut self, status: StatusCode, headers: &mut HeaderMap) -> Ticket {
-        let Ticket { watched, line, id, .. } = &mut self;
+    pub(super) fn note_answer(&mut self, status: StatusCode, headers: &mut HeaderMap) {
+        let Ticket { watched, line, id, .. } = self;
         watched.class.store((status.as_u16() / 100) as u8, Ordering::Relaxed);
         if let (Some(ids), Some(id)) = (&watched.floor.request_ids, id) {
             headers.insert(ids.name(), request_id::value(id));
@@ -199,15 +199,11 @@ impl Ticket {
             line.status = status;
             access_log.note_answer(line, headers);
         }
-        self
     }
 
-    /// Whether the access log is to have a line for it.
-    pub(super) fn logged(mut self, is_logged: bool) -> Ticket {
-        if !is_logged {
-            self.line = None;
-        }
-        self
+    /// The access log is to have no line for it.
+    pub(super) fn leave_out(&mut self) {
+        self.line = None;
     }
 }
 

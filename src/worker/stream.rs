@@ -268,6 +268,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [buf] = bufs {
+            return self.poll_write(cx, buf);
+        }
         let is_short = bufs.iter().map(|buf| buf.len()).sum::<usize>() <= TOGETHER_BYTES;
         if !is_short {
             return either!(self, stream => stream.poll_write_vectored(cx, bufs));
