@@ -1,6 +1,7 @@
 //! What the servers of this crate share: how they are started, and processes that share a port. Not here: how they answer.
 
 pub mod pages;
+pub mod plain;
 
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, sockopt};
 use nix::sys::wait::wait;
