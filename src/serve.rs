@@ -87,6 +87,8 @@ where
         eprintln!("ferricorn: {reason}");
         return ExitCode::from(FAILED);
     }
+    // Where it takes another one's place, that serves meanwhile.
+    master::be_patient();
     // Before the folder is changed.
     let started = match Start::of_this_process() {
         Ok(started) => started,
@@ -161,7 +163,9 @@ where
             }
         }
     }
-    match master_and_workers(source, settings, accounts, (inherited, started), plan) {
+    let ended = master_and_workers(source, settings, accounts, (inherited, started), plan);
+    master::be_prompt();
+    match ended {
         Ok(()) => {
             starter.report(FAILED, "stopped before it was ready");
             ExitCode::SUCCESS
@@ -221,7 +225,7 @@ where
                 };
                 work_layered(post, &plan.hooks, &app)
             } else {
-                worker::work(post, &plan.hooks, &plan.app, master::unblock_signals, master::tie)
+                worker::work(post, &plan.hooks, &plan.app, POWERS)
             }
         },
         admin: &|post| {
@@ -234,6 +238,7 @@ where
         },
         notify: &|post| {
             let master::NotifyPost { settings, board, line } = post;
+            master::be_prompt();
             notify::work(&settings, board, line, logging::reopen)
         },
         set_up: &|settings, board| match set_up(settings, board) {
@@ -277,9 +282,16 @@ where
     })
 }
 
+const POWERS: worker::Powers = worker::Powers {
+    unblock: master::unblock_signals,
+    tie: master::tie,
+    be_patient: master::be_patient,
+    be_prompt: master::be_prompt,
+};
+
 /// Not generic, so that it is compiled once and not in each program again.
 fn work_layered(post: worker::Post, hooks: &Hooks, app: &dyn Fn(Worker) -> Layered) -> i32 {
-    worker::work(post, hooks, app, master::unblock_signals, master::tie)
+    worker::work(post, hooks, app, POWERS)
 }
 
 /// Reads the settings and checks what only the app can judge.

@@ -210,7 +210,11 @@ pub(super) fn tend(
     mut work: impl FnMut(Post) -> i32,
 ) -> i32 {
     logging::log_panics();
-    if let Err(error) = load(settings) {
+    // What the app starts is not to be patient; workers are, until they serve.
+    process::be_prompt();
+    let loaded = load(settings);
+    process::be_patient();
+    if let Err(error) = loaded {
         log::error!("preload failed error=\"{error}\"");
         return LOAD_FAILED;
     }

@@ -14,6 +14,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
+use std::time::Duration;
 
 /// The longest command name that the kernel keeps (prctl(2), PR_SET_NAME).
 const COMM_BYTES: usize = 15;
@@ -105,6 +106,7 @@ pub(crate) fn more_threads() -> Option<usize> {
 /// What the system says, also where the program cannot be executed.
 pub(crate) fn spawn_with(mut command: Command, keep: Vec<RawFd>) -> io::Result<Pid> {
     let keep_open = move || {
+        be_prompt();
         for fd in &keep {
             // SAFETY: F_SETFD clears a flag, of any number; fcntl(2) may be called after a fork (signal-safety(7)).
             if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
@@ -113,7 +115,7 @@ pub(crate) fn spawn_with(mut command: Command, keep: Vec<RawFd>) -> io::Result<P
         }
         Ok(())
     };
-    // SAFETY: the closure only calls fcntl and allocates nothing, as is asked for between fork and exec.
+    // SAFETY: the closure only makes system calls and allocates nothing, as is asked for between fork and exec.
     let child = unsafe { command.pre_exec(keep_open) }.spawn()?;
     Ok(Pid::from_raw(child.id() as i32))
 }
@@ -142,6 +144,54 @@ pub(crate) fn tie(command: &mut Command) {
 pub(crate) fn split() -> io::Result<ForkResult> {
     // SAFETY: the process runs one thread yet, so the child finds every lock free and may run any code.
     Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// The slice of a patient thread; the usual one is a few milliseconds, and a longer one could have it wait as long.
+const PATIENT_SLICE: Duration = Duration::from_millis(20);
+
+/// From now on this thread, and what it forks or starts, lets those go first who serve: it still has its share of the core, but
+/// whoever wakes with the usual slice interrupts it at once, in place of waiting for the end of its turn. For who starts, leaves
+/// or only watches. It takes no privilege, but Linux 6.12 (EEVDF, sched(7)); an older one changes nothing.
+pub(crate) fn be_patient() {
+    ask_for_slice(PATIENT_SLICE);
+}
+
+/// The opposite of [`be_patient`].
+pub(crate) fn be_prompt() {
+    ask_for_slice(Duration::ZERO);
+}
+
+/// Zero is the usual one. It never fails: what cannot be had is done without, also where a sandbox forbids the call.
+fn ask_for_slice(slice: Duration) {
+    if let Some(attr) = scheduling().filter(|attr| attr.policy == libc::SCHED_OTHER as u32) {
+        let attr = SchedAttr { runtime: slice.as_nanos() as u64, ..attr };
+        // SAFETY: sched_setattr(2) reads as many bytes of the struct as it says that it has.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    }
+}
+
+/// How this thread is scheduled.
+fn scheduling() -> Option<SchedAttr> {
+    let size = size_of::<SchedAttr>() as u32;
+    let mut attr = SchedAttr::default();
+    // SAFETY: sched_getattr(2) writes at most `size` bytes.
+    let outcome = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
+    (outcome == 0).then_some(SchedAttr { size, ..attr })
+}
+
+/// `struct sched_attr` in its first version (sched_setattr(2)).
+#[derive(Default)]
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    /// The slice, where the policy is the usual one.
+    runtime: u64,
+    deadline: u64,
+    period: u64,
 }
 
 /// Ends this process without running what the master left to be dropped or flushed.
@@ -285,6 +335,23 @@ mod tests {
             assert_eq!(comm(name, role), wanted);
             assert!(comm(name, role).len() <= COMM_BYTES);
         }
+    }
+
+    #[test]
+    fn patience_is_inherited_and_ends() {
+        let slice = || scheduling().expect("every kernel since 3.14 knows it").runtime;
+        let usual = slice();
+        be_patient();
+        let patient = slice();
+        let inherited = std::thread::spawn(slice).join().unwrap();
+        be_prompt();
+        assert_eq!(slice(), usual);
+        // An older kernel has no slices to ask for.
+        let long = PATIENT_SLICE.as_nanos() as u64;
+        assert!(
+            [(usual, usual), (long, long)].contains(&(patient, inherited)),
+            "{usual} {patient} {inherited}"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod body;
 mod clock;
 mod connection;
 mod crowd;
+mod drain;
 mod edge;
 mod forwarded;
 mod framing;
@@ -190,14 +191,24 @@ impl Floor {
     }
 }
 
-/// Serves until told to leave; returns the process's exit code. `unblock` lets signals through, once handlers stand; `tie` has
-/// what a command starts die with the thread that starts it.
+/// What a worker does by the master's means.
+#[derive(Clone, Copy)]
+pub(crate) struct Powers {
+    /// Lets signals through, once handlers stand.
+    pub(crate) unblock: fn(),
+    /// Has what a command starts die with the thread that starts it.
+    pub(crate) tie: fn(&mut Command),
+    /// Has this thread let others go first, as it does when the worker starts.
+    pub(crate) be_patient: fn(),
+    pub(crate) be_prompt: fn(),
+}
+
+/// Serves until told to leave; returns the process's exit code.
 pub(crate) fn work<S: HttpService>(
     post: Post,
     hooks: &Hooks,
     app: impl FnOnce(Worker) -> S,
-    unblock: fn(),
-    tie: fn(&mut Command),
+    powers: Powers,
 ) -> i32 {
     let clock = Arc::new(Clock::default());
     let woken = clock.clone();
@@ -211,10 +222,11 @@ pub(crate) fn work<S: HttpService>(
     let result = runtime.and_then(|runtime| {
         logging::log_panics();
         let worker =
-            Worker::new(post.slot, Arc::new(post.settings.clone()), post.board, post.is_on_trial, tie);
-        runtime.block_on(live(post, clock, worker.clone(), hooks, app, unblock))?;
+            Worker::new(post.slot, Arc::new(post.settings.clone()), post.board, post.is_on_trial, powers.tie);
+        runtime.block_on(live(post, clock, worker.clone(), hooks, app, powers))?;
         hooks.run(Moment::Exit, &worker);
         worker.shut_down();
+        (powers.be_patient)();
         Ok(())
     });
     match result {
@@ -232,10 +244,10 @@ async fn live<S: HttpService>(
     worker: Worker,
     hooks: &Hooks,
     app: impl FnOnce(Worker) -> S,
-    unblock: fn(),
+    powers: Powers,
 ) -> io::Result<()> {
     let mut signals = Signals::listen(post.bell.try_clone()?)?;
-    unblock();
+    (powers.unblock)();
     let listen = |fd| Listener::new(fd, &post.settings);
     let listeners = post.listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
     let floor = Floor::open(post.settings, post.slot, post.board, post.bell, &post.tickets)?;
@@ -243,6 +255,8 @@ async fn live<S: HttpService>(
     if floor.request_ids.is_some() {
         logging::name_requests(|| RequestId::current().map(|id| id.to_string()));
     }
+    // Before anything of the app: its threads and programs are not to inherit patience.
+    (powers.be_prompt)();
     hooks.run(Moment::Starting, &worker);
     let service = app(worker.clone());
     hooks.warm_up(&worker, &service).await.map_err(io::Error::other)?;
@@ -271,7 +285,6 @@ async fn live<S: HttpService>(
         floor.show(Phase::Draining);
         hooks.run(Moment::Draining, &worker);
         worker.begin_to_drain();
-        http2::leave_all(&floor.connections);
         drain(&floor, &mut signals, &stop_accepting, accepting).await;
     }
     if signals.last() == Asked::Leave {
@@ -292,11 +305,14 @@ async fn drain(
 ) {
     stop_accepting.send_replace(true);
     let finished = async {
-        for task in accepting {
-            let _ = task.await;
-        }
-        sweep::close_idle(floor).await;
-        floor.connections.all_closed().await;
+        let closed = async {
+            for task in accepting {
+                let _ = task.await;
+            }
+            sweep::close_idle(floor).await;
+            floor.connections.all_closed().await;
+        };
+        tokio::join!(drain::dismiss_all(floor), closed);
     };
     let told_to_leave = async {
         while signals.next().await != Asked::Leave {

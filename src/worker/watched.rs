@@ -91,6 +91,8 @@ pub(super) struct Watched {
     pub(super) waits_for_word: AtomicBool,
     /// The connection ends behind the answer under way, or the one that was last.
     pub(super) ends: AtomicBool,
+    /// The worker drains, and it is this connection's turn: it ends behind the next answer.
+    is_dismissed: AtomicBool,
     /// The app waits for more of the body: what is slow is the client.
     pub(super) body_awaited: AtomicBool,
     /// When the request under way began, in `now_micros`, and the first digit of its answer's status; 0: there is none yet.
@@ -135,6 +137,7 @@ impl Watched {
             bodies: AtomicU64::new(0),
             waits_for_word: AtomicBool::new(false),
             ends: AtomicBool::new(false),
+            is_dismissed: AtomicBool::new(floor.is_draining()),
             body_awaited: AtomicBool::new(false),
             began: AtomicU64::new(0),
             class: AtomicU8::new(0),
@@ -262,9 +265,15 @@ impl Watched {
     pub(super) fn is_last(&self) -> bool {
         let limit = self.floor.settings.keepalive_requests;
         let is_last = limit > 0 && self.requests.load(Ordering::Relaxed) >= limit
-            || self.floor.is_draining()
+            || self.is_dismissed.load(Ordering::Relaxed)
             || self.ends.load(Ordering::Relaxed);
         is_last && !self.is_stream()
+    }
+
+    /// The worker leaves: the connection takes what is on its way, and ends.
+    pub(super) fn dismiss(&self) {
+        self.is_dismissed.store(true, Ordering::Relaxed);
+        http2::leave(self);
     }
 
     /// Bytes of another request have come, read or not.

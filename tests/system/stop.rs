@@ -76,6 +76,27 @@ fn a_kept_connection_can_still_ask_during_the_drain() {
 }
 
 #[test]
+fn many_kept_connections_leave_a_worker_that_drains_in_turn() {
+    const KEPT: usize = 400;
+    let mut server = Program::probe().workers(1).start();
+    let mut kept: Vec<Connection> = (0..KEPT).map(|_| server.connect()).collect();
+    for client in &mut kept {
+        assert_eq!(client.get("/").unwrap().status, 200);
+    }
+    server.signal(SIGTERM);
+    server.wait(Said::Draining);
+    // The turn of the last one comes after most of a second.
+    let mut last = kept.pop().unwrap();
+    assert_eq!(last.get("/").unwrap().status, 200);
+    assert!(!last.is_closing(), "it may ask again");
+    eventually(DEADLINE, "its turn came", || {
+        assert_eq!(last.get("/").unwrap().status, 200);
+        last.is_closing()
+    });
+    assert_eq!(server.wait_exit(), End::Code(0));
+}
+
+#[test]
 fn idle_connections_do_not_hold_the_stop_up() {
     let mut server = Program::probe().workers(1).start();
     let mut idle = server.connect();

@@ -11,7 +11,7 @@ mod wire;
 
 pub(super) use session::Session;
 
-use super::connection::{Connections, Entry, linger};
+use super::connection::{Entry, linger};
 use super::sweep::End;
 use super::watched::{Stage, Watched};
 use super::{App, tls};
@@ -128,13 +128,11 @@ fn note_failure(watched: &Watched, session: &Session, error: &hyper::Error, is_r
     log::debug!("http/2 connection failed peer={peer} reason={reason:?}");
 }
 
-/// Every connection is to take no more requests than are on their way (RFC 9113, 6.8), and to end with the last of them.
-pub(super) fn leave_all(connections: &Connections) {
-    connections.each(|watched| {
-        if let Some(session) = watched.session.get() {
-            session.leave(watched);
-        }
-    });
+/// The connection is to take no more requests than are on their way (RFC 9113, 6.8), and to end with the last of them.
+pub(super) fn leave(watched: &Watched) {
+    if let Some(session) = watched.session.get() {
+        session.leave(watched);
+    }
 }
 
 /// Streams and connections whose clients take nothing of what waits for them, though the socket has room.
