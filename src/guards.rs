@@ -16,7 +16,7 @@ pub fn routes(count: usize) -> axum::Router {
     let route = |number| format!("[[route]]\npath = '/page/{number}'\ntext = 'a page'\n");
     let source = Source::of_text(AppKind::Stock, (0..count).map(route).collect(), Environment::new());
     let settings = source.read().unwrap_or_else(|error| panic!("{error}"));
-    stock::build(&Worker::new(0, Arc::new(settings), board(), false, |_| {}))
+    stock::build(&Worker::new(0, Arc::new(settings), board(), false, |_| {}, || {}))
 }
 
 /// What a request with an answer does on its worker's seat.

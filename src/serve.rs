@@ -287,6 +287,7 @@ const POWERS: worker::Powers = worker::Powers {
     tie: master::tie,
     be_patient: master::be_patient,
     be_prompt: master::be_prompt,
+    give_way: master::give_way,
 };
 
 /// Not generic, so that it is compiled once and not in each program again.

@@ -48,15 +48,16 @@ struct Inner {
 
 impl Worker {
     /// Connects to nothing and starts no handler thread: both come at first need. `tie` has what a command starts die with the
-    /// thread that starts it.
+    /// thread that starts it; each handler thread begins with `give_way`.
     pub(crate) fn new(
         slot: u32,
         settings: Arc<Settings>,
         board: Board,
         is_on_trial: bool,
         tie: fn(&mut Command),
+        give_way: fn(),
     ) -> Worker {
-        let threads = Arc::new(Threads::new(Limits::of(&settings), &board.seat(slot).shed));
+        let threads = Arc::new(Threads::new(Limits::of(&settings), &board.seat(slot).shed, give_way));
         let database = Database::new(&settings, slot, board, &threads);
         Worker::of(slot, settings, board, is_on_trial, threads, database, Programs::new(tie, board, slot))
     }
@@ -325,7 +326,7 @@ impl Worker {
     #[cfg(test)]
     pub(crate) fn stub(settings: Settings, database: Option<Database>) -> Worker {
         let board = Board::stub(4);
-        let threads = Arc::new(Threads::new(Limits::of(&settings), &board.seat(3).shed));
+        let threads = Arc::new(Threads::new(Limits::of(&settings), &board.seat(3).shed, || {}));
         Worker::of(3, Arc::new(settings), board, false, threads, database, Programs::new(|_| {}, board, 3))
     }
 }

@@ -34,7 +34,7 @@ pub(crate) use daemon::{Starter, daemonize};
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::receive;
 pub(crate) use privileges::Accounts;
-pub(crate) use process::{be_patient, be_prompt, more_threads, tie, unblock_signals};
+pub(crate) use process::{be_patient, be_prompt, give_way, more_threads, tie, unblock_signals};
 pub(crate) use upgrade::Start;
 
 use crate::config::{Bind, Changes, Settings, Upgrade};

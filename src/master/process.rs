@@ -137,6 +137,19 @@ pub(crate) fn tie(command: &mut Command) {
     unsafe { command.pre_exec(begin) };
 }
 
+/// Has the calling thread wait, when it is woken, until whoever runs on its core sleeps or has had his time, rather than interrupt
+/// him (SCHED_BATCH, sched(7)). A policy that somebody chose stays, and where the kernel refuses nothing changes.
+pub(crate) fn give_way() {
+    // SAFETY: zeros are a valid sched_param, and the one that both policies ask for.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: both calls are about this thread alone, and the second one reads `param`.
+    unsafe {
+        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
+            libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param);
+        }
+    }
+}
+
 /// Goes on in two processes, before there is a master: neither dies with the other.
 ///
 /// # Errors

@@ -96,7 +96,7 @@ impl Setup {
         let (generations, _) = Generations::make().expect("a test has memory");
         let board = Board::new(1, generations).expect("a test has memory");
         // A program that outlives the test reads the end of its input.
-        let worker = Worker::new(0, Arc::new(settings), board, false, |_| {});
+        let worker = Worker::new(0, Arc::new(settings), board, false, |_| {}, || {});
         let service = runtime.block_on(async { app(worker.clone()) });
         Local { runtime, worker, service: Some(service), edge: OnceCell::new() }
     }

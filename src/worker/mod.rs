@@ -201,6 +201,8 @@ pub(crate) struct Powers {
     /// Has this thread let others go first, as it does when the worker starts.
     pub(crate) be_patient: fn(),
     pub(crate) be_prompt: fn(),
+    /// Has this thread interrupt nobody when it is woken: what each handler thread begins with.
+    pub(crate) give_way: fn(),
 }
 
 /// Serves until told to leave; returns the process's exit code.
@@ -221,8 +223,9 @@ pub(crate) fn work<S: HttpService>(
         .build();
     let result = runtime.and_then(|runtime| {
         logging::log_panics();
-        let worker =
-            Worker::new(post.slot, Arc::new(post.settings.clone()), post.board, post.is_on_trial, powers.tie);
+        let settings = Arc::new(post.settings.clone());
+        let Powers { tie, give_way, .. } = powers;
+        let worker = Worker::new(post.slot, settings, post.board, post.is_on_trial, tie, give_way);
         runtime.block_on(live(post, clock, worker.clone(), hooks, app, powers))?;
         hooks.run(Moment::Exit, &worker);
         worker.shut_down();

@@ -76,6 +76,18 @@ pub fn cpu_time(pid: i32) -> Duration {
     Duration::from_nanos(threads.flatten().filter_map(|thread| nanoseconds(thread.path())).sum())
 }
 
+/// The scheduling policy (sched(7)) of each living thread of the process, with the thread's name.
+pub fn policies(pid: i32) -> Vec<(String, i32)> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let policy = |thread: PathBuf| {
+        let stat = fs::read_to_string(thread.join("stat")).ok()?;
+        // The name stands in brackets and may hold any; the 41st field is the policy (proc_pid_stat(5)).
+        let (before, after) = stat.rsplit_once(") ")?;
+        Some((before.split_once('(')?.1.to_owned(), after.split(' ').nth(38)?.parse().ok()?))
+    };
+    threads.flatten().filter_map(|thread| policy(thread.path())).collect()
+}
+
 /// A field of /proc/PID/smaps_rollup, in KiB.
 pub fn memory_kib(pid: i32, field: &str) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();

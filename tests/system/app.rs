@@ -1,6 +1,6 @@
 //! What an app may count on: its pages, panics, the cache, the handler threads, `run` in the right place.
 
-use crate::support::{DEADLINE, Load, Program, Said, alone, eventually, millis};
+use crate::support::{DEADLINE, Load, Program, Said, alone, eventually, millis, proc};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -40,6 +40,19 @@ fn the_probe_answers_as_it_says() {
     );
     assert!(seen["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{seen}");
     assert!(seen["fields"].as_array().unwrap().contains(&serde_json::json!(["x-two", "2"])), "{seen}");
+    server.stop();
+}
+
+#[test]
+fn handler_threads_let_who_runs_finish_and_the_event_loop_does_not() {
+    const OTHER_AND_BATCH: [i32; 2] = [0, 3];
+    let mut server = Program::probe().workers(1).start();
+    assert_eq!(server.get("/block?ms=1").status, 200);
+    let policies = proc::policies(server.worker());
+    let [of_handlers, of_loop] = ["handler-0", "ferricorn-w0"]
+        .map(|name| policies.iter().find(|(thread, _)| thread == name).map(|(_, policy)| *policy));
+    let [other, batch] = OTHER_AND_BATCH.map(Some);
+    assert_eq!((of_handlers, of_loop), (batch, other), "{policies:?}");
     server.stop();
 }
 

@@ -46,9 +46,9 @@ impl Limits {
 pub(crate) struct Group(usize);
 
 impl Threads {
-    /// `shed` is where it is counted how long calls wait, and which are refused.
-    pub(crate) fn new(limits: Limits, shed: &'static Shed) -> Threads {
-        Threads { shared: Arc::new(Shared::new(limits, shed)) }
+    /// `shed` is where it is counted how long calls wait, and which are refused; `begin` is what each thread does first.
+    pub(crate) fn new(limits: Limits, shed: &'static Shed, begin: fn()) -> Threads {
+        Threads { shared: Arc::new(Shared::new(limits, shed, begin)) }
     }
 
     /// Runs `work` on a handler thread. A call whose future is dropped before a thread took it never starts.

@@ -28,6 +28,7 @@ pub(super) struct Shared {
     ready: Condvar,
     pub(super) limits: Limits,
     shed: &'static Shed,
+    begin: fn(),
 }
 
 #[derive(Default)]
@@ -93,7 +94,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
             let mut state = shared.lock();
-            if state.hand_on(&shared, self.group) {
+            if state.hand_on(&shared, self.group, Instant::now()) {
                 shared.call_thread(state);
             }
         }
@@ -102,14 +103,14 @@ impl Drop for Place {
 
 impl State {
     /// A place is free: the next call of the group has it. True: there is one.
-    fn hand_on(&mut self, shared: &Arc<Shared>, group: usize) -> bool {
+    fn hand_on(&mut self, shared: &Arc<Shared>, group: usize, now: Instant) -> bool {
         let waiting = &mut self.groups[group];
         let Some(mut next) = waiting.queue.pop_front() else {
             waiting.free += 1;
             return false;
         };
         next.place = Some(Place { group, shared: Some(Arc::clone(shared)) });
-        next.expires = after(Instant::now(), shared.limits.max_wait);
+        next.expires = after(now, shared.limits.max_wait);
         // It has waited for longer than what came to the threads meanwhile.
         let at = self.queue.partition_point(|queued| queued.id < next.id);
         self.queue.insert(at, next);
@@ -117,7 +118,7 @@ impl State {
     }
 
     /// Lets a call that has run wait in its turn for a place, and parks this one unless it is the last that is out.
-    fn retry(&mut self, shared: &Arc<Shared>, mut place: Place, call: Queued) {
+    fn retry(&mut self, shared: &Arc<Shared>, mut place: Place, call: Queued, now: Instant) {
         place.shared = None;
         let waiting = &mut self.groups[place.group];
         let at = waiting.queue.partition_point(|queued| queued.id < call.id);
@@ -125,7 +126,7 @@ impl State {
         if waiting.places - waiting.free - waiting.parked > 1 {
             waiting.parked += 1;
         } else {
-            self.hand_on(shared, place.group);
+            self.hand_on(shared, place.group, now);
         }
     }
 
@@ -135,8 +136,8 @@ impl State {
 }
 
 impl Shared {
-    pub(super) fn new(limits: Limits, shed: &'static Shed) -> Shared {
-        Shared { state: Mutex::default(), ready: Condvar::new(), limits, shed }
+    pub(super) fn new(limits: Limits, shed: &'static Shed, begin: fn()) -> Shared {
+        Shared { state: Mutex::default(), ready: Condvar::new(), limits, shed, begin }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -155,7 +156,7 @@ impl Shared {
             let mut state = self.lock();
             let Some(fewer) = state.groups[group].parked.checked_sub(1) else { return };
             state.groups[group].parked = fewer;
-            if state.hand_on(self, group) {
+            if state.hand_on(self, group, Instant::now()) {
                 self.call_thread(state);
             }
         }
@@ -253,11 +254,14 @@ impl Shared {
 
     /// The life of one thread.
     fn serve(self: &Arc<Self>, number: usize) {
+        (self.begin)();
         let mut state = self.lock();
+        // When the thread was last done with a call, unless it has slept since.
+        let mut done_at = None;
         loop {
             if let Some(queued) = state.queue.pop_front() {
                 let Queued { id, deadline, expires, place, mut call } = queued;
-                let now = Instant::now();
+                let now = done_at.take().unwrap_or_else(Instant::now);
                 if expires.is_some_and(|expires| expires <= now) {
                     // Its caller, who is late himself, hears of it by this.
                     drop(state);
@@ -269,28 +273,33 @@ impl Shared {
                 state.running[number] = Some(Running { id, since: now, deadline });
                 drop(state);
                 let step = call(place);
+                let now = Instant::now();
+                done_at = Some(now);
                 state = self.lock();
                 let ran = state.running[number].take();
                 // Nobody is called for the next of the group: this thread is here, and whoever is called later finds the rest.
                 match step {
                     Step::Done((), Some(mut place)) => {
                         place.shared = None;
-                        state.hand_on(self, place.group);
+                        state.hand_on(self, place.group, now);
                     }
                     Step::Done((), None) => {}
                     Step::Again(place) if !state.closed => {
                         let deadline = ran.and_then(|running| running.deadline);
-                        state.retry(self, place, Queued { id, deadline, expires: None, place: None, call });
+                        let again = Queued { id, deadline, expires: None, place: None, call };
+                        state.retry(self, place, again, now);
                     }
                     Step::Again(place) => {
                         drop(state);
                         drop((place, call));
+                        done_at = None;
                         state = self.lock();
                     }
                 }
             } else if state.closed {
                 return;
             } else {
+                done_at = None;
                 state.idle += 1;
                 state = self.ready.wait(state).expect("nothing that can panic runs under this lock");
                 state.idle -= 1;

@@ -18,7 +18,7 @@ fn run(story: impl Future<Output = ()>) {
 
 fn threads(max_threads: usize, max_queued: usize, timeout: Duration) -> Threads {
     let limits = Limits { max_threads, max_queued, max_wait: Duration::ZERO, timeout };
-    Threads::new(limits, Box::leak(Box::default()))
+    Threads::new(limits, Box::leak(Box::default()), || {})
 }
 
 /// A call that lasts until the sender is dropped, and that says when it has begun.
@@ -64,7 +64,7 @@ fn what_waited_too_long_is_refused_at_once_and_never_starts() {
         let max_wait = SHORT;
         let shed: &Shed = Box::leak(Box::default());
         let limits = Limits { max_threads: 1, max_queued: 10, max_wait, timeout: LONG };
-        let threads = Arc::new(Threads::new(limits, shed));
+        let threads = Arc::new(Threads::new(limits, shed, || {}));
         let (release, begun, call) = held();
         let first = spawn_local({
             let threads = Arc::clone(&threads);
@@ -98,7 +98,7 @@ fn to_wait_for_a_place_is_not_to_wait_for_a_thread() {
     run(async {
         let max_wait = SHORT;
         let limits = Limits { max_threads: 1, max_queued: 10, max_wait, timeout: LONG };
-        let threads = Arc::new(Threads::new(limits, Box::leak(Box::default())));
+        let threads = Arc::new(Threads::new(limits, Box::leak(Box::default()), || {}));
         let group = threads.group(1);
         let keep = |place: Place| Step::Done(place, None);
         let place = threads.call_in(group, None, Instant::now() + LONG, keep).await.unwrap();

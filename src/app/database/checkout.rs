@@ -86,13 +86,13 @@ impl Checkouts {
 }
 
 impl Checkout {
-    /// A connection was found. False: the caller has left meanwhile, and nothing should begin.
-    pub(super) fn begin(&self, cancel: &Arc<dyn Cancel>) -> bool {
+    /// A connection was found just `now`. False: the caller has left meanwhile, and nothing should begin.
+    pub(super) fn begin(&self, cancel: &Arc<dyn Cancel>, now: Instant) -> bool {
         let mut stage = self.lock();
         if matches!(*stage, Stage::Left { .. }) {
             return false;
         }
-        *stage = Stage::Working { cancel: Arc::clone(cancel), since: Instant::now(), told: false };
+        *stage = Stage::Working { cancel: Arc::clone(cancel), since: now, told: false };
         true
     }
 
@@ -105,7 +105,11 @@ impl Checkout {
         let mut stage = self.lock();
         let was_left = matches!(*stage, Stage::Left { .. });
         *stage = if was_left { Stage::Left { is_over: true } } else { Stage::Over };
-        self.ended.notify_all();
+        drop(stage);
+        // To tell nobody is a system call, too.
+        if was_left {
+            self.ended.notify_all();
+        }
         was_left
     }
 
@@ -181,18 +185,18 @@ mod tests {
         };
 
         let (checkout, waiting) = call();
-        assert!(checkout.begin(&cancel));
+        assert!(checkout.begin(&cancel, Instant::now()));
         assert!(!checkout.end());
         drop(waiting);
         assert!(!checkout.has_left());
 
         let (checkout, waiting) = call();
         drop(waiting);
-        assert!(!checkout.begin(&cancel), "nothing begins for nobody");
+        assert!(!checkout.begin(&cancel, Instant::now()), "nothing begins for nobody");
         assert!(told.try_recv().is_err(), "nothing ran");
 
         let (checkout, waiting) = call();
-        assert!(checkout.begin(&cancel));
+        assert!(checkout.begin(&cancel, Instant::now()));
         drop(waiting);
         for _ in 0..2 {
             // The first one may have found nothing to cancel.

@@ -230,11 +230,12 @@ impl<C: Session> Pool<C> {
             let (call, seat) = (waiting.checkout(), inner.seat);
             let mut once = Some(work);
             let attempt = move |place| match check_out(&connections, &health, deadline) {
-                Some(connection) => {
-                    seat.pool_waits.record(begin.elapsed());
+                Some((connection, now)) => {
+                    seat.pool_waits.record(now.saturating_duration_since(begin));
                     in_flight.enter(RequestPhase::Database);
                     let work = once.take().expect(ONCE);
-                    Step::Done(Attempt::Done(serve(connection, &health, &rules, &call, work)), Some(place))
+                    let outcome = serve(connection, &health, &rules, &call, now, work);
+                    Step::Done(Attempt::Done(outcome), Some(place))
                 }
                 // They are in use, and who uses one will be done with it.
                 None if connections.state().connections > 0 => Step::Again(place),
@@ -267,7 +268,8 @@ impl<C: Session> Pool<C> {
     #[cfg(test)]
     pub(crate) fn stub(session: C) -> Pool<C> {
         let settings = crate::config::Settings::default();
-        let threads = Threads::new(crate::app::blocking::Limits::of(&settings), Box::leak(Box::default()));
+        let threads =
+            Threads::new(crate::app::blocking::Limits::of(&settings), Box::leak(Box::default()), || {});
         let session = Mutex::new(Some(session));
         let connect = move || {
             let only = session.lock().unwrap().take();
@@ -358,12 +360,12 @@ fn none_is_to_be_had<C: Session>(connections: &r2d2::Pool<Manager<C>>, health: &
     health.down().filter(|_| connections.state().connections == 0)
 }
 
-/// A connection that is alive as far as can be told; `None`: there is none now, and one was asked for.
+/// A connection that is alive as far as can be told, and the time; `None`: there is none now, and one was asked for.
 fn check_out<C: Session>(
     connections: &r2d2::Pool<Manager<C>>,
     health: &Health,
     deadline: Instant,
-) -> Option<r2d2::PooledConnection<Manager<C>>> {
+) -> Option<(r2d2::PooledConnection<Manager<C>>, Instant)> {
     // Those who wait for their turn while the database goes away are not to wait for it one after the other.
     if none_is_to_be_had(connections, health).is_some() {
         return None;
@@ -374,15 +376,18 @@ fn check_out<C: Session>(
         if now >= deadline {
             return None;
         }
-        let mut connection = connections.get_timeout(HAND_OVER_WAIT).ok()?;
+        // One that is there is had without a look at the clock.
+        let there = connections.try_get().map(|connection| (connection, now));
+        let made = || Some((connections.get_timeout(HAND_OVER_WAIT).ok()?, Instant::now()));
+        let (mut connection, now) = there.or_else(made)?;
         let losses = health.losses();
         let idle = now.saturating_duration_since(connection.idle_since);
         if connection.losses == losses && idle < TRUSTED_IDLE {
-            return Some(connection);
+            return Some((connection, now));
         }
         if connection.session.is_alive() {
             connection.losses = losses;
-            return Some(connection);
+            return Some((connection, Instant::now()));
         }
         // Nothing of the caller's was sent, so another one will do.
         log::info!("database connection was found closed");
@@ -397,12 +402,13 @@ fn serve<C, T>(
     health: &Health,
     rules: &Rules,
     call: &Checkout,
+    now: Instant,
     work: impl FnOnce(&mut C, &Checkout) -> Result<T, Error>,
 ) -> Result<T, Error>
 where
     C: Session,
 {
-    if !call.begin(&connection.cancel) {
+    if !call.begin(&connection.cancel, now) {
         return Err(Error::TimedOut); // which nobody hears
     }
     connection.spent = true; // unless all goes well

@@ -45,7 +45,7 @@ fn settings(url: DatabaseUrl) -> Settings {
 }
 
 fn worker(settings: Settings) -> Worker {
-    Worker::new(2, Arc::new(settings), Board::stub(3), false, |_| {})
+    Worker::new(2, Arc::new(settings), Board::stub(3), false, |_| {}, || {})
 }
 
 fn on_postgres(cluster: &Cluster) -> Worker {
@@ -858,7 +858,7 @@ fn what_a_transaction_invalidates_is_told_if_and_when_it_commits() {
         let mut settings = settings(DatabaseUrl::Postgres(cluster.url()));
         settings.cache.notify = notify;
         let board = Board::stub(3);
-        let pool = Worker::new(2, Arc::new(settings), board, false, |_| {}).postgres();
+        let pool = Worker::new(2, Arc::new(settings), board, false, |_| {}, || {}).postgres();
         let told = |tag: &str| if notify { vec![format!("tag:{tag}")] } else { Vec::new() };
         let now = move |tag: &str| board.generations.generation(crate::app::cache::tag_slot(tag));
         let commits = move |db: &mut PostgresSession| {
