@@ -12,10 +12,10 @@ use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 
 /// How much is read at a time: enough for few calls, and little enough that it is sent while it is in the processor's cache.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -91,8 +91,9 @@ impl http_body::Body for Contents {
         } else if self.part.is_empty() {
             return Poll::Ready(None);
         } else if std::mem::take(&mut self.has_had_its_turn) {
-            // The piece before is sent first, and other connections have their turn.
-            cx.waker().wake_by_ref();
+            // The piece before is sent first, and other connections have their turn: also those of which the runtime does not know yet
+            // that they are ready, which a waker called here would have it see to only after 61 turns of whoever is.
+            let _ = pin!(yield_now()).poll(cx);
             return Poll::Pending;
         } else {
             ready!(self.poll_read(cx))
