@@ -50,7 +50,7 @@ class Ferricorn(Peer):
         before = self.master()
         os.kill(before, signal.SIGUSR2)
         until = time.monotonic() + DEADLINE
-        while self.master() == before or before in processes(self.process.pid):
+        while self.master() == before or os.path.exists(f"/proc/{before}"):
             self.process.poll()  # which reaps the first of them
             if time.monotonic() > until:
                 raise SystemExit(f"no upgrade: {self.group.said()[-2000:]}")
