@@ -30,9 +30,9 @@ enum Of {
 
 #[rustfmt::skip]
 const GUARDS: [Guard; 14] = [
-    Guard { of: Of::Server("service"), budget: 13_450 },
-    Guard { of: Of::Server("axum"), budget: 17_375 },
-    Guard { of: Of::Server("cached"), budget: 15_545 },
+    Guard { of: Of::Server("service"), budget: 12_840 },
+    Guard { of: Of::Server("axum"), budget: 16_765 },
+    Guard { of: Of::Server("cached"), budget: 15_075 },
     Guard { of: Of::Path("route", 1), budget: 10_250 },
     Guard { of: Of::Path("route", 100), budget: 10_555 },
     Guard { of: Of::Path("route", 1_000), budget: 10_600 },
@@ -40,7 +40,7 @@ const GUARDS: [Guard; 14] = [
     Guard { of: Of::Path("hit", 1_000), budget: 245 },
     Guard { of: Of::Path("hit", 1_000_000), budget: 245 },
     Guard { of: Of::Path("load", 10), budget: 315 },
-    Guard { of: Of::Path("seat", 1), budget: 114 },
+    Guard { of: Of::Path("seat", 1), budget: 107 },
     Guard { of: Of::Path("arbiter", 1), budget: 1_150 },
     Guard { of: Of::Path("arbiter", 16), budget: 7_110 },
     Guard { of: Of::Path("arbiter", 256), budget: 102_365 },
