@@ -1,5 +1,6 @@
 //! When the answer to a request is due, where `request_timeout` sets a time. Not here: what becomes of one that is late.
 
+use super::current::{self, Entered};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use std::cell::RefCell;
@@ -88,16 +89,8 @@ impl Deadline {
     }
 
     /// What this thread does until the result is dropped has this deadline.
-    pub(crate) fn enter(&self) -> Entered {
-        Entered(CURRENT.replace(Some(self.clone())))
-    }
-}
-
-pub(crate) struct Entered(Option<Deadline>);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        CURRENT.set(self.0.take());
+    pub(crate) fn enter(&self) -> Entered<Deadline> {
+        current::enter(&CURRENT, self.clone())
     }
 }
 

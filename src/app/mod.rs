@@ -4,6 +4,7 @@
 mod blocking;
 mod cache;
 mod client;
+mod current;
 pub(crate) mod database;
 mod deadline;
 mod error;

@@ -1,15 +1,16 @@
 //! Who is on the other end of a connection. Not here: proxies and what their headers claim.
 
 use super::Error;
+use super::current::{self, Entered};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 
 thread_local! {
     /// Of the request whose future is polled now.
-    static CURRENT: Cell<Option<Peer>> = const { Cell::new(None) };
+    static CURRENT: RefCell<Option<Peer>> = const { RefCell::new(None) };
 }
 
 /// The other end of the connection that a request came over. A handler takes it as an argument; other code asks
@@ -34,21 +35,13 @@ impl Peer {
     /// That of the request which this code works for; `None` outside of the app's service and its future, on handler threads
     /// and in tasks of the app's own.
     pub fn current() -> Option<Peer> {
-        CURRENT.get()
+        CURRENT.with_borrow(Clone::clone)
     }
 
     /// What this thread does until the result is dropped is for a request of this peer. Not by the request's extensions: they
     /// would cost each request three allocations, whether anybody asks or not.
-    pub(crate) fn enter(self) -> Entered {
-        Entered(CURRENT.replace(Some(self)))
-    }
-}
-
-pub(crate) struct Entered(Option<Peer>);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        CURRENT.set(self.0);
+    pub(crate) fn enter(self) -> Entered<Peer> {
+        current::enter(&CURRENT, self)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A request's name, by which lines of logs and other servers speak of it. Not here: where it comes from.
 
+use super::current::{self, Entered};
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -37,16 +38,8 @@ impl RequestId {
     }
 
     /// Until the guard is dropped, this thread works for the request.
-    pub(crate) fn enter(&self) -> Entered {
-        Entered(CURRENT.replace(Some(self.clone())))
-    }
-}
-
-pub(crate) struct Entered(Option<RequestId>);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        CURRENT.set(self.0.take());
+    pub(crate) fn enter(&self) -> Entered<RequestId> {
+        current::enter(&CURRENT, self.clone())
     }
 }
 
