@@ -137,19 +137,6 @@ pub(crate) fn tie(command: &mut Command) {
     unsafe { command.pre_exec(begin) };
 }
 
-/// Has the calling thread wait, when it is woken, until whoever runs on its core sleeps or has had his time, rather than interrupt
-/// him (SCHED_BATCH, sched(7)). A policy that somebody chose stays, and where the kernel refuses nothing changes.
-pub(crate) fn give_way() {
-    // SAFETY: zeros are a valid sched_param, and the one that both policies ask for.
-    let param: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: both calls are about this thread alone, and the second one reads `param`.
-    unsafe {
-        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
-            libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param);
-        }
-    }
-}
-
 /// Goes on in two processes, before there is a master: neither dies with the other.
 ///
 /// # Errors
@@ -166,18 +153,25 @@ const PATIENT_SLICE: Duration = Duration::from_millis(20);
 /// whoever wakes with the usual slice interrupts it at once, in place of waiting for the end of its turn. For who starts, leaves
 /// or only watches. It takes no privilege, but Linux 6.12 (EEVDF, sched(7)); an older one changes nothing.
 pub(crate) fn be_patient() {
-    ask_for_slice(PATIENT_SLICE);
+    reschedule(|usual| SchedAttr { runtime: PATIENT_SLICE.as_nanos() as u64, ..usual });
 }
 
 /// The opposite of [`be_patient`].
 pub(crate) fn be_prompt() {
-    ask_for_slice(Duration::ZERO);
+    reschedule(|usual| usual);
 }
 
-/// Zero is the usual one. It never fails: what cannot be had is done without, also where a sandbox forbids the call.
-fn ask_for_slice(slice: Duration) {
+/// Has the calling thread wait, when it is woken, until whoever runs on its core sleeps or has had his time, rather than interrupt
+/// him (SCHED_BATCH, sched(7)).
+pub(crate) fn give_way() {
+    reschedule(|usual| SchedAttr { policy: libc::SCHED_BATCH as u32, ..usual });
+}
+
+/// From the usual policy, with the usual slice: one that somebody chose stays. It never fails: what cannot be had is done without,
+/// also where a sandbox forbids the call.
+fn reschedule(change: impl FnOnce(SchedAttr) -> SchedAttr) {
     if let Some(attr) = scheduling().filter(|attr| attr.policy == libc::SCHED_OTHER as u32) {
-        let attr = SchedAttr { runtime: slice.as_nanos() as u64, ..attr };
+        let attr = change(SchedAttr { runtime: 0, ..attr });
         // SAFETY: sched_setattr(2) reads as many bytes of the struct as it says that it has.
         unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
     }
@@ -201,7 +195,7 @@ struct SchedAttr {
     flags: u64,
     nice: i32,
     priority: u32,
-    /// The slice, where the policy is the usual one.
+    /// The slice, where the policy is the usual one; zero is the usual one.
     runtime: u64,
     deadline: u64,
     period: u64,
