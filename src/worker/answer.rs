@@ -30,8 +30,6 @@ pin_project! {
         in_flight: InFlight,
         // Boxed, so that a request is no larger for it where `request_timeout` is off.
         limit: Option<Box<Limit>>,
-        // In place of whatever the app would answer.
-        refusal: Option<Refusal>,
         #[pin]
         step: Step<S, F>,
     }
@@ -40,11 +38,10 @@ pin_project! {
 pin_project! {
     #[project = StepView]
     enum Step<S, F> {
+        Refused { refusal: Refusal },
         /// Until the service is ready for the request.
-        Waiting { service: S, request: Option<Request<Incoming>> },
+        Waiting { service: S, request: Option<Request<Body>> },
         Called { #[pin] future: F },
-        /// Refused while the app was at it.
-        Over,
     }
 }
 
@@ -78,38 +75,41 @@ impl<W: Borrow<Arc<Watched>>, S, F> Answering<W, S, F> {
             None => gate::check(&request, &fields, settings)
                 .and_then(|()| told.as_deref().map_or(Ok(()), forwarded::Verdict::check)),
         };
-        if checked.is_ok() {
-            if fields.has_some_to_drop(settings) {
-                gate::drop_underscored(request.headers_mut());
+        let has_some_to_drop = fields.has_some_to_drop(settings);
+        let step = match checked {
+            Ok(()) => {
+                if has_some_to_drop {
+                    gate::drop_underscored(request.headers_mut());
+                }
+                let mut request = request.map(|body| {
+                    if has_body {
+                        Body::new(RequestBody::new(body, watched, in_flight))
+                    } else {
+                        Body::empty()
+                    }
+                });
+                if let Some(tls) = watched.tls.get() {
+                    request.extensions_mut().insert(tls.clone());
+                }
+                if let Some(told) = told {
+                    told.apply(&mut request, settings);
+                }
+                limit = Limit::set(&request, settings.request_timeout);
+                Step::Waiting { service, request: Some(request) }
             }
-            if let Some(tls) = watched.tls.get() {
-                request.extensions_mut().insert(tls.clone());
-            }
-            if let Some(told) = told {
-                told.apply(&mut request, settings);
-            }
-            limit = Limit::set(&request, settings.request_timeout);
-        }
-        Answering {
-            watched: over,
-            ticket: Some(ticket),
-            in_flight,
-            limit,
-            refusal: checked.err(),
-            step: Step::Waiting { service, request: Some(request) },
-        }
+            Err(refusal) => Step::Refused { refusal },
+        };
+        Answering { watched: over, ticket: Some(ticket), in_flight, limit, step }
     }
 
     /// The app is not to see it.
     pub(super) fn refuse_unasked(&mut self, refusal: Refusal) {
-        self.refusal = Some(refusal);
+        self.step = Step::Refused { refusal };
     }
 
     /// Answers with this in place of whatever the app is at.
     pub(super) fn refuse(self: Pin<&mut Self>, refusal: Refusal) {
-        let mut this = self.project();
-        *this.refusal = Some(refusal);
-        this.step.set(Step::Over);
+        self.project().step.set(Step::Refused { refusal });
     }
 }
 
@@ -126,20 +126,19 @@ where
         // What is logged from here on is of this request.
         let _named = this.ticket.as_ref().and_then(|ticket| ticket.id()).map(RequestId::enter);
         let in_flight = *this.in_flight;
-        let outcome = match *this.refusal {
-            Some(refusal) => Err(refusal),
-            None => {
+        let outcome = match this.step.as_mut().project() {
+            StepView::Refused { refusal } => Err(*refusal),
+            // A panic in the app ends its request, not the worker; the panic hook has logged it.
+            StepView::Waiting { .. } | StepView::Called { .. } => {
                 // The app's code knows, by thread-locals, for which request it works and until when.
                 let _in_time = this.limit.as_ref().map(|limit| limit.deadline.enter());
                 let _peer = watched.origin().peer.enter();
                 let _former = in_flight.make_current();
                 let step = this.step.as_mut();
-                // A panic in the app ends its request, not the worker; the panic hook has logged it.
-                let asked = catch_unwind(AssertUnwindSafe(|| ask(step, watched, in_flight, cx)))
-                    .unwrap_or_else(|_| failed());
+                let asked = catch_unwind(AssertUnwindSafe(|| ask(step, cx))).unwrap_or_else(|_| failed());
                 if asked.is_pending() && this.limit.as_mut().is_some_and(|limit| limit.has_passed(cx)) {
                     // What the app was at ends here, and with it what it queued.
-                    this.step.set(Step::Over);
+                    this.step.set(Step::Refused { refusal: Refusal::LATE });
                     Err(Refusal::LATE)
                 } else {
                     ready!(asked)
@@ -172,7 +171,7 @@ struct Limit {
 
 impl Limit {
     /// A zero time is none.
-    fn set<B>(request: &Request<B>, request_timeout: Duration) -> Option<Box<Limit>> {
+    fn set(request: &Request<Body>, request_timeout: Duration) -> Option<Box<Limit>> {
         if request_timeout.is_zero() {
             return None;
         }
@@ -201,8 +200,6 @@ const fn failed<T>() -> Poll<Result<T, Refusal>> {
 /// Asks the app, as far as it is ready to be asked.
 fn ask<S, B>(
     mut step: Pin<&mut Step<S, S::Future>>,
-    watched: &Arc<Watched>,
-    in_flight: InFlight,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Response<B>, Refusal>>
 where
@@ -212,13 +209,8 @@ where
         if let Err(error) = ready!(service.poll_ready(cx)) {
             return app_failed(error.into());
         }
-        let (head, body) = request.take().expect("it is taken when the service is called, once").into_parts();
-        let body = if http_body::Body::is_end_stream(&body) {
-            Body::empty()
-        } else {
-            Body::new(RequestBody::new(body, watched, in_flight))
-        };
-        let future = service.call(Request::from_parts(head, body));
+        let request = request.take().expect("it is taken when the service is called, once");
+        let future = service.call(request);
         step.set(Step::Called { future });
     }
     let StepView::Called { future } = step.project() else { return failed() };
