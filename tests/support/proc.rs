@@ -67,25 +67,26 @@ pub fn comm(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
+/// What /proc/PID/task/TID has in a file for each living thread of the process.
+fn of_threads(pid: i32, file: &str) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| fs::read_to_string(thread.path().join(file)).ok()).collect()
+}
+
 /// The time that the living threads of the process were on a processor (/proc/PID/task/TID/schedstat).
 pub fn cpu_time(pid: i32) -> Duration {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
-    let nanoseconds = |thread: PathBuf| -> Option<u64> {
-        fs::read_to_string(thread.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
-    };
-    Duration::from_nanos(threads.flatten().filter_map(|thread| nanoseconds(thread.path())).sum())
+    let nanoseconds = |stat: &String| -> Option<u64> { stat.split(' ').next()?.parse().ok() };
+    Duration::from_nanos(of_threads(pid, "schedstat").iter().filter_map(nanoseconds).sum())
 }
 
 /// The scheduling policy (sched(7)) of each living thread of the process, with the thread's name.
 pub fn policies(pid: i32) -> Vec<(String, i32)> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let policy = |thread: PathBuf| {
-        let stat = fs::read_to_string(thread.join("stat")).ok()?;
+    let policy = |stat: &String| {
         // The name stands in brackets and may hold any; the 41st field is the policy (proc_pid_stat(5)).
         let (before, after) = stat.rsplit_once(") ")?;
         Some((before.split_once('(')?.1.to_owned(), after.split(' ').nth(38)?.parse().ok()?))
     };
-    threads.flatten().filter_map(|thread| policy(thread.path())).collect()
+    of_threads(pid, "stat").iter().filter_map(policy).collect()
 }
 
 /// A field of /proc/PID/smaps_rollup, in KiB.
