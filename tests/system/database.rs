@@ -163,7 +163,9 @@ fn a_statement_that_takes_too_long_is_ended_by_the_database() {
 #[test]
 fn a_client_that_leaves_takes_its_statement_with_it() {
     let cluster = Cluster::start();
-    let mut server = probe_on(&cluster.url()).args("-w 1 --threads 1 --pool-timeout 3s").start();
+    // No time limit is to end it in the client's place.
+    let args = "-w 1 --threads 1 --pool-timeout 3s --timeout 120s --statement-timeout 0";
+    let mut server = probe_on(&cluster.url()).args(args).start();
     let worker = server.worker();
     let asleep = "query LIKE '%pg_sleep%' AND state = 'active'";
     let mut client = server.connect();
