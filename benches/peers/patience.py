@@ -13,11 +13,11 @@ from pathlib import Path
 
 from peer import HERE, Peer
 
-from main import print_machine
-from servers import DEADLINE, processes
+from main import figures, print_machine
+from servers import DEADLINE
 
-# From one disturbance to the next.
-PAUSE = 2
+# From one disturbance to the next, in seconds.
+INTERVAL = 2
 CAPACITY_SECONDS = 3
 
 
@@ -28,7 +28,10 @@ class Ferricorn(Peer):
         return int(Path(self.folder, "pid").read_text())
 
     def workers_now(self):
-        return [pid for pid in processes(self.process.pid) if self.is_worker(pid)]
+        """By a file of the kernel's: a search through all of /proc would take milliseconds of a core from who is measured."""
+        master = self.master()
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        return [pid for pid in map(int, children) if self.is_worker(pid)]
 
     def is_worker(self, pid):
         try:
@@ -67,23 +70,23 @@ PHASES = {
 
 
 def phase(server, disturb, client, connections, rate, seconds):
-    """What came of the load, and how often it was disturbed."""
+    """What came of the load, disturbed in the middle of each of its intervals."""
     asking = server.start_open_loop(client, connections, rate, seconds)
-    end, times = time.monotonic() + seconds, 0
-    while time.monotonic() + PAUSE < end:
-        time.sleep(PAUSE)
+    begin = time.monotonic()
+    for at in range(seconds // INTERVAL):
+        time.sleep(max(0, begin + (at + 0.5) * INTERVAL - time.monotonic()))
         disturb(server)
-        times += 1
     said = asking.communicate(timeout=seconds + DEADLINE)[0]
-    time.sleep(PAUSE)  # what the last one began is over before the next phase
-    return json.loads(said), times
+    time.sleep(INTERVAL)  # what the last one began is over before the next phase
+    return json.loads(said)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--service", required=True)
     parser.add_argument("--client", required=True)
-    parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--seconds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended, then, too
     plan = tomllib.loads((HERE / "servers.toml").read_text())
@@ -103,16 +106,27 @@ def measure(server, arguments, hello, connections):
     print_machine()
     print(f"server     {server.server['command']}, on one core")
     print(f"client     {connections} connections on the other, {rate:,.0f} requests a second of the {most:,.0f} that wrk gets through")
-    print(f"\n{arguments.seconds} s each, with one every {PAUSE} s; latency from when a request was due, in ms\n")
-    print("| meanwhile | times | answered | lost | p50 | p99 | p99.9 | longest | p99, × calm |")
+    print(
+        f"\n{arguments.rounds} rounds in turn of {arguments.seconds} s each, with one every {INTERVAL} s; latency from when a request was"
+        " due, in ms"
+    )
+    measured = {name: [] for name in PHASES}
+    for _ in range(arguments.rounds):
+        for name, disturb in PHASES.items():
+            found = phase(server, disturb, arguments.client, connections, int(rate), arguments.seconds)
+            measured[name].append(found)
+            found["ratio"] = found["p99"] / measured["calm"][-1]["p99"]
+            print(f"{name}: {found}", file=sys.stderr)
+    print_rounds(measured)
+
+
+def print_rounds(measured):
+    print("\n| meanwhile | answered | lost | p50 | p99 | p99.9 | longest | p99, × calm of the same round | client away |")
     print("|---|---|---|---|---|---|---|---|---|")
-    calm = None
-    for name, disturb in PHASES.items():
-        found, times = phase(server, disturb, arguments.client, connections, int(rate), arguments.seconds)
-        calm = calm or found["p99"]
-        shares = " | ".join(f"{found[share]:.2f}" for share in ("p50", "p99", "p99.9", "max"))
-        times = times if disturb is not Ferricorn.nothing else ""
-        print(f"| {name} | {times} | {found['answered']:,} | {found['lost']} | {shares} | {found['p99'] / calm:.2f} |")
+    for name, rounds in measured.items():
+        answered, lost = (sum(found[what] for found in rounds) for what in ("answered", "lost"))
+        columns = [figures([found[what] for found in rounds], 2) for what in ("p50", "p99", "p99.9", "max", "ratio", "away")]
+        print(f"| {name} | {answered:,} | {lost} | " + " | ".join(columns) + " |")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 //! and a request's latency counts from the time it was due, not from when its connection was free to send it: so a stall is felt by
 //! all who come meanwhile. It spins on its core, so that it is not late itself.
 //!
-//! `open_loop HOST:PORT CONNECTIONS RATE SECONDS` asks for `/` and prints a line of JSON. Lost is a request without a good answer.
+//! `open_loop HOST:PORT CONNECTIONS RATE SECONDS` asks for `/` and prints a line of JSON. Lost is a request without a good answer. It
+//! says, too, for how long in all it did not get its own core: what was due meanwhile was late without the server's doing.
 
 use memchr::memmem;
 use mio::net::TcpStream;
@@ -17,10 +18,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// After a connection was refused.
 const PAUSE: Duration = Duration::from_millis(5);
 const BUFFER: usize = 64 * 1024;
+/// A turn that takes longer did not have the core: with work for all connections it takes a fraction of that.
+const LONG_TURN: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, PartialEq)]
 enum State {
-    /// It is opened after a pause.
+    /// It is in the queue of those to be opened.
     Closed,
     Opening,
     Idle,
@@ -41,6 +44,8 @@ struct Outcome {
     latencies: Vec<Duration>,
     lost: u64,
     refused: u64,
+    /// In turns that were long.
+    away: Duration,
 }
 
 struct Client {
@@ -48,7 +53,7 @@ struct Client {
     request: Vec<u8>,
     poll: Poll,
     connections: Vec<Connection>,
-    /// Those that were refused, and when.
+    /// Those to be opened, and from when on: one a turn, so that a server that closes many does not have the client wait for them all.
     closed: VecDeque<(Instant, usize)>,
     /// From one request to the next, of all connections.
     interval: f64,
@@ -94,11 +99,20 @@ impl Client {
     }
 
     fn ask(&mut self, total: u64) {
+        let mut events = Events::with_capacity(1024);
+        // All of it is there before it is written to, so that the kernel does not have to find memory meanwhile.
+        self.outcome.latencies = vec![Duration::MAX; total as usize];
+        self.outcome.latencies.clear();
         self.begin = Instant::now();
         let end = self.begin + Duration::from_secs_f64(total as f64 * self.interval) + GRACE;
-        let mut events = Events::with_capacity(1024);
+        let mut before = self.begin;
         while self.outcome.done() < total {
             let now = Instant::now();
+            let turn = now - before;
+            before = now;
+            if turn > LONG_TURN {
+                self.outcome.away += turn;
+            }
             let due = ((now - self.begin).as_secs_f64() / self.interval) as u64 + 1;
             for number in self.due..due.min(total) {
                 self.due = number + 1;
@@ -124,8 +138,8 @@ impl Client {
                 _ => {}
             }
         }
-        while let Some((_, at)) = self.closed.pop_front_if(|(since, _)| since.elapsed() >= PAUSE) {
-            self.reopen(at);
+        if let Some((_, at)) = self.closed.pop_front_if(|(from, _)| *from <= Instant::now()) {
+            self.open_again(at);
         }
     }
 
@@ -137,11 +151,17 @@ impl Client {
         } else {
             self.outcome.refused += 1;
             connection.state = State::Closed;
-            self.closed.push_back((Instant::now(), at));
+            self.closed.push_back((Instant::now() + PAUSE, at));
         }
     }
 
+    /// Before those that were refused.
     fn reopen(&mut self, at: usize) {
+        self.connections[at].state = State::Closed;
+        self.closed.push_front((Instant::now(), at));
+    }
+
+    fn open_again(&mut self, at: usize) {
         let connection = &mut self.connections[at];
         connection.buffer.clear();
         connection.stream = connect(&self.poll, self.addr, at as u64);
@@ -229,7 +249,7 @@ impl Outcome {
         let last = self.latencies.len().checked_sub(1).expect("there are answers");
         let share = |share: f64| self.latencies[(last as f64 * share).round() as usize].as_secs_f64() * 1e3;
         println!(
-            r#"{{"rate": {:.0}, "answered": {}, "lost": {}, "refused": {}, "p50": {:.3}, "p99": {:.3}, "p99.9": {:.3}, "max": {:.3}}}"#,
+            r#"{{"rate": {:.0}, "answered": {}, "lost": {}, "refused": {}, "p50": {:.3}, "p99": {:.3}, "p99.9": {:.3}, "max": {:.3}, "away": {:.3}}}"#,
             self.latencies.len() as f64 / seconds,
             self.latencies.len(),
             self.lost,
@@ -238,6 +258,7 @@ impl Outcome {
             share(0.99),
             share(0.999),
             share(1.0),
+            self.away.as_secs_f64() * 1e3,
         );
     }
 }
