@@ -26,7 +26,7 @@ pin_project! {
     /// the block would hold the request four times over.
     pub(super) struct Answering<W, S, F> {
         watched: W,
-        ticket: Option<Ticket>,
+        ticket: Option<Box<Ticket>>,
         in_flight: InFlight,
         // Boxed, so that a request is no larger for it where `request_timeout` is off.
         limit: Option<Box<Limit>>,
@@ -225,7 +225,11 @@ fn app_failed<T>(error: BoxError) -> Poll<Result<T, Refusal>> {
     failed()
 }
 
-fn answered<B>(watched: &Watched, mut response: Response<B>, mut ticket: Ticket) -> Response<AnswerBody<B>> {
+fn answered<B>(
+    watched: &Watched,
+    mut response: Response<B>,
+    mut ticket: Box<Ticket>,
+) -> Response<AnswerBody<B>> {
     let status = response.status();
     if watched.waits_for_word.load(Ordering::Relaxed) {
         // From now on it cannot be told to go on.
@@ -243,7 +247,7 @@ fn answered<B>(watched: &Watched, mut response: Response<B>, mut ticket: Ticket)
 }
 
 /// The server's own answer; where it doubts the request's framing, the last one on its connection.
-fn refused<B>(watched: &Watched, refusal: Refusal, mut ticket: Ticket) -> Response<AnswerBody<B>> {
+fn refused<B>(watched: &Watched, refusal: Refusal, mut ticket: Box<Ticket>) -> Response<AnswerBody<B>> {
     let mut response = Response::new(());
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();

@@ -148,7 +148,8 @@ impl Drop for RequestBody {
     }
 }
 
-/// A request under way. When it is dropped, the request is over.
+/// A request under way. When it is dropped, the request is over. In a box, since it goes through hyper with the answer's body, which
+/// is moved a dozen times, and to read what was just written costs more than an allocation.
 pub(super) struct Ticket {
     watched: Arc<Watched>,
     line: Option<Line>,
@@ -166,12 +167,12 @@ impl Ticket {
         scheme: Scheme,
         told: Option<&Verdict>,
         id: Option<RequestId>,
-    ) -> Ticket {
+    ) -> Box<Ticket> {
         watched.begin();
         let asked = told.map_or(Asked { scheme, host: None }, Verdict::asked);
         let line = watched.floor.access_log.as_ref().map(|log| log.line(request, fields, asked));
         let client = line.as_ref().and(told).map(|told| told.name().into());
-        Ticket { watched: watched.clone(), line, client, id, bytes: 0 }
+        Box::new(Ticket { watched: watched.clone(), line, client, id, bytes: 0 })
     }
 
     pub(super) fn id(&self) -> Option<&RequestId> {
@@ -218,13 +219,13 @@ impl Drop for Ticket {
         if served == floor.max_requests {
             floor.retire("max_requests");
         }
-        if let (Some(access_log), Some(mut line)) = (&floor.access_log, self.line.take()) {
+        if let (Some(access_log), Some(line)) = (&floor.access_log, &mut self.line) {
             if line.status == LEFT && self.watched.is_late.load(Ordering::Relaxed) {
                 line.status = StatusCode::REQUEST_TIMEOUT;
             }
             let client = self.client.as_deref().unwrap_or(&self.watched.origin().name);
             let outcome = Outcome { bytes: self.bytes, micros: took, id: self.id.as_ref() };
-            access_log.write(client, &line, &outcome);
+            access_log.write(client, line, &outcome);
         }
     }
 }
@@ -235,16 +236,16 @@ pin_project! {
         #[pin]
         app: Option<B>,
         text: &'static str,
-        ticket: Ticket,
+        ticket: Box<Ticket>,
     }
 }
 
 impl<B> AnswerBody<B> {
-    pub(super) fn app(body: B, ticket: Ticket) -> AnswerBody<B> {
+    pub(super) fn app(body: B, ticket: Box<Ticket>) -> AnswerBody<B> {
         AnswerBody { app: Some(body), text: "", ticket }
     }
 
-    pub(super) fn text(text: &'static str, ticket: Ticket) -> AnswerBody<B> {
+    pub(super) fn text(text: &'static str, ticket: Box<Ticket>) -> AnswerBody<B> {
         AnswerBody { app: None, text, ticket }
     }
 }

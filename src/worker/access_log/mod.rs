@@ -25,13 +25,13 @@ const LINE_BYTES: usize = 256;
 /// Lines up to this long leave their memory to the next one.
 const SPARE_BYTES: usize = 4 * LINE_BYTES;
 
-/// The Common Log Format's time, in UTC.
+/// The Common Log Format's time in its brackets, in UTC.
 const STAMP: &[BorrowedFormatItem<'_>] =
-    format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
+    format_description!("[[[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000]");
 
-/// The same for JSON: RFC 3339.
+/// The same for JSON, in its quotes: RFC 3339.
 const JSON_STAMP: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    format_description!("\"[year]-[month]-[day]T[hour]:[minute]:[second]Z\"");
 
 pub(super) struct AccessLog {
     /// `None`: the combined format.
@@ -72,6 +72,9 @@ pub(super) struct Outcome<'a> {
     pub(super) id: Option<&'a RequestId>,
 }
 
+/// What stands for a field that was not sent.
+const NO_FIELD: &[u8; 4] = b" \"-\"";
+
 /// What stands when the client left before there was an answer (nginx's convention).
 pub(super) const LEFT: u16 = 499;
 
@@ -104,6 +107,10 @@ impl Line {
     fn with_fields(mut text: Vec<u8>, fields: [&[u8]; 2], status: StatusCode) -> Line {
         let request_line_end = text.len();
         for value in fields {
+            if value.is_empty() {
+                text.extend_from_slice(NO_FIELD);
+                continue;
+            }
             text.extend_from_slice(b" \"");
             push_escaped(&mut text, value);
             text.push(b'"');
@@ -214,7 +221,7 @@ fn format_line(out: &mut Vec<u8>, client: &str, line: &Line, stamp: &str, outcom
     let mut digits = itoa::Buffer::new();
     let bytes = digits.format(outcome.bytes);
     // Pieces and not a format string: this runs for every request.
-    for piece in [client, " - - [", stamp, "] "] {
+    for piece in [client, " - - ", stamp, " "] {
         out.extend_from_slice(piece.as_bytes());
     }
     out.extend_from_slice(request_line);
@@ -241,7 +248,7 @@ pub(super) fn client(peer: Peer) -> String {
 /// A value stays within its quotes and its line, whatever a client sent.
 fn push_escaped(out: &mut Vec<u8>, value: &[u8]) {
     if value.is_empty() {
-        out.push(b'-');
+        return out.push(b'-');
     }
     if value.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'"' && *byte != b'\\') {
         return out.extend_from_slice(value);

@@ -215,10 +215,7 @@ impl Plan {
                     continue;
                 }
                 Piece::Time => {
-                    let (open, close) = if self.style == Style::Json { ("\"", "\"") } else { ("[", "]") };
-                    for piece in [open, stamp, close] {
-                        out.extend_from_slice(piece.as_bytes());
-                    }
+                    out.extend_from_slice(stamp.as_bytes());
                     continue;
                 }
                 Piece::RequestId => {

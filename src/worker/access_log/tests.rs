@@ -45,8 +45,8 @@ fn a_line_is_combined_and_one_line() {
         without_time(&line),
         "192.0.2.1 - - [] \"GET /a?b=%22c HTTP/1.1\" 200 12 \"-\" \"x\\\"y\\\\\u{fffd}\\x09\"\n"
     );
-    assert_eq!(stamp(1_800_000_000, Style::Text), "15/Jan/2027:08:00:00 +0000");
-    assert_eq!(stamp(1_800_000_000, Style::Json), "2027-01-15T08:00:00Z");
+    assert_eq!(stamp(1_800_000_000, Style::Text), "[15/Jan/2027:08:00:00 +0000]");
+    assert_eq!(stamp(1_800_000_000, Style::Json), "\"2027-01-15T08:00:00Z\"");
     let id = RequestId::new("id-1");
     let line = written(&LogFormat::Combined, &request(b"x", "/"), Some(&id));
     assert!(line.ends_with(" 200 12 \"-\" \"x\" \"id-1\"\n"), "{line}");
