@@ -30,9 +30,9 @@ enum Of {
 
 #[rustfmt::skip]
 const GUARDS: [Guard; 14] = [
-    Guard { of: Of::Server("service"), budget: 12_840 },
-    Guard { of: Of::Server("axum"), budget: 16_765 },
-    Guard { of: Of::Server("cached"), budget: 15_075 },
+    Guard { of: Of::Server("service"), budget: 12_580 },
+    Guard { of: Of::Server("axum"), budget: 16_615 },
+    Guard { of: Of::Server("cached"), budget: 14_780 },
     Guard { of: Of::Path("route", 1), budget: 10_250 },
     Guard { of: Of::Path("route", 100), budget: 10_555 },
     Guard { of: Of::Path("route", 1_000), budget: 10_600 },
