@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,8 @@ import tables
 from main import print_machine
 
 MEMORY_ROUNDS = 3
+# In place of one second for one server.
+SIDE_BY_SIDE_SECONDS = 3
 
 
 class Comparison:
@@ -61,6 +64,22 @@ class Comparison:
             able = [peer for peer in peers if peer.can(page)]
             pages[page["name"]] = self.in_turn(
                 page["name"], able, lambda peer: peer.load(page, self.connections, self.seconds))
+        return pages
+
+    def side_by_side(self, peers):
+        """All at the same time, so that whatever the machine does meanwhile is done to each of them."""
+        peers = [peer for peer in peers if peer.server.get("fast") and not peer.name.endswith("again")]
+        pages = {}
+        for page in self.plan["page"]:
+            able = [peer for peer in peers if peer.can(page)]
+            measured = pages[page["name"]] = {peer.name: [] for peer in able}
+            with ThreadPoolExecutor(len(able)) as threads:
+                for _ in range(self.rounds):
+                    seconds = SIDE_BY_SIDE_SECONDS * self.seconds
+                    loads = threads.map(lambda peer: peer.load(page, self.connections, seconds), able)
+                    for peer, found in zip(able, loads):
+                        measured[peer.name].append(found)
+            print(f"{page['name']}, side by side", file=sys.stderr)
         return pages
 
     def by_connections(self, peers, base):
@@ -161,6 +180,9 @@ def compare(comparison, svg):
         tables.print_table("µs CPU a request, × the first server", "server", pages, tables.ratio)
         hello = pages[comparison.hello["name"]]
         draw(svg, hello)
+        together = comparison.side_by_side(peers)
+        tables.print_table("Side by side, µs CPU a request", "server", together, tables.cpu)
+        tables.print_table("Side by side, µs CPU a request, × the first server", "server", together, tables.ratio)
         connections = comparison.by_connections(peers, hello)
         tables.print_table(
             "By connections, µs CPU a request, and × the first", "hello by", connections, tables.cpu_and_ratio)
