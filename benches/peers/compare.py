@@ -69,13 +69,13 @@ class Comparison:
     def side_by_side(self, peers):
         """All at the same time, so that whatever the machine does meanwhile is done to each of them."""
         peers = [peer for peer in peers if peer.server.get("fast") and not peer.name.endswith("again")]
+        seconds = SIDE_BY_SIDE_SECONDS * self.seconds
         pages = {}
         for page in self.plan["page"]:
             able = [peer for peer in peers if peer.can(page)]
             measured = pages[page["name"]] = {peer.name: [] for peer in able}
             with ThreadPoolExecutor(len(able)) as threads:
                 for _ in range(self.rounds):
-                    seconds = SIDE_BY_SIDE_SECONDS * self.seconds
                     loads = threads.map(lambda peer: peer.load(page, self.connections, seconds), able)
                     for peer, found in zip(able, loads):
                         measured[peer.name].append(found)
