@@ -190,7 +190,8 @@ fn a_request_that_is_late_takes_its_statement_with_it() {
     let worker = server.worker();
     for _ in 0..3 {
         assert_eq!(server.get("/db/sleep?ms=60000").status, 504);
-        assert_eq!(server.get("/db?token=free").text(), "free");
+        // A busy machine may take longer over a new connection than a request has.
+        eventually(DEADLINE, "its thread is free", || server.get("/db?token=free").text() == "free");
     }
     assert_eq!(cluster.count("query LIKE '%pg_sleep%' AND state = 'active'"), 0);
     assert_eq!(server.worker(), worker, "nobody had to be replaced");
