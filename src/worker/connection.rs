@@ -6,7 +6,7 @@ use super::framing::Limits;
 use super::stream::{Shared, Stream};
 use super::watched::{Origin, Stage, Watched};
 use super::wire::Wire;
-use super::{App, Floor, crowd, http2, prelude, tls};
+use super::{App, Floor, allowance, crowd, http2, prelude, tls};
 use crate::app::{BoxError, Peer};
 use bytes::Bytes;
 use http::StatusCode;
@@ -83,6 +83,7 @@ impl Drop for Entry {
         let watched = open.remove(self.key);
         watched.place.end(&self.floor.seat.in_flight);
         crowd::leave(&watched);
+        allowance::give_back(&watched);
         watched.stall.outlive(self.floor.settings.send_timeout, &watched.stream.lock());
         self.floor.seat.connections.store(open.len() as u32, Ordering::Relaxed);
         drop(open);
@@ -167,9 +168,9 @@ where
     }
     let is_unread =
         [&watched.body_left, &watched.has_refused].iter().any(|flag| flag.load(Ordering::Relaxed));
-    // Where we close and the client has sent more, a reset would cost it the answer.
+    // Where we close and the client has sent more, or sends it before it has read all, a reset would cost it the answer.
     let is_whole = matches!(ended, Some(Ok(())));
-    if !is_whole || is_unread || watched.is_last() && watched.has_more() {
+    if !is_whole || is_unread || watched.is_last() && (watched.has_more() || watched.stall.has_been()) {
         linger(&watched.stream).await;
     }
     drop(entry);

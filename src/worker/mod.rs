@@ -2,6 +2,7 @@
 
 mod accept;
 mod access_log;
+mod allowance;
 mod answer;
 mod body;
 mod clock;
@@ -45,7 +46,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use stream::Listener;
 use tokio::sync::watch;
@@ -110,6 +111,8 @@ struct Floor {
     board: Board,
     bell: UnixStream,
     connections: Connections,
+    /// How many of them may have the kernel hold more than others.
+    large_allowances: AtomicUsize,
     access_log: Option<AccessLog>,
     /// `None`: all connections are in the clear.
     tls: Option<tls::Acceptor>,
@@ -153,6 +156,7 @@ impl Floor {
             board,
             bell,
             connections: Connections::default(),
+            large_allowances: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             served: AtomicU64::new(0),
             coarse_now: AtomicU64::new(now_millis()),

@@ -56,6 +56,11 @@ impl Stall {
         self.since.load(Relaxed) != 0
     }
 
+    /// Whether it was, ever: the kernel may hold something that the client has not read.
+    pub(super) fn has_been(&self) -> bool {
+        self.taken.load(Relaxed) != 0
+    }
+
     /// The socket took something.
     pub(super) fn end(&self) {
         self.since.store(0, Relaxed);
@@ -78,7 +83,7 @@ impl Stall {
     /// The connection is about to be closed. The kernel goes on sending what it has, and bears a client that takes none of it
     /// for minutes; where it may have a lot, let it be no longer than `limit`.
     pub(super) fn outlive(&self, limit: Duration, stream: &Stream) {
-        if self.taken.load(Relaxed) != 0 {
+        if self.has_been() {
             let limit = limit.as_millis().try_into().unwrap_or(u32::MAX);
             // Unix sockets do not know it: what they hold is gone with whoever reads it.
             let _ = stream.socket().map(|socket| setsockopt(&socket, sockopt::TcpUserTimeout, &limit));

@@ -123,6 +123,15 @@ impl Stream {
         }
     }
 
+    /// Whether it goes over TCP, with TLS or without.
+    pub(super) fn is_tcp(&self) -> bool {
+        match self {
+            Stream::Tcp(_) => true,
+            Stream::Tls(secured) => secured.get_ref().0.is_tcp(),
+            Stream::Unix(_) | Stream::Pipe(_) | Stream::Away => false,
+        }
+    }
+
     /// `None`: it has none, or its handshake has it.
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
         match self {

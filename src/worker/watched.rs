@@ -4,7 +4,7 @@
 use super::framing::Fault;
 use super::stall::Stall;
 use super::stream::Shared;
-use super::{Floor, access_log, crowd, http2};
+use super::{Floor, access_log, allowance, crowd, http2};
 use crate::app::{Peer, TlsInfo};
 use crate::config::{LogTarget, Settings};
 use crate::scoreboard::Place;
@@ -105,6 +105,8 @@ pub(super) struct Watched {
     pub(super) is_late: AtomicBool,
     /// Whether the client takes what it is sent.
     pub(super) stall: Stall,
+    /// The kernel may hold more of an answer than for others.
+    pub(super) has_large_allowance: AtomicBool,
     /// Whose number of connections it is counted in, as bits; 0: nobody's.
     pub(super) client: AtomicU64,
     /// Requests so far, where `keepalive_requests` bounds them.
@@ -144,6 +146,7 @@ impl Watched {
             answering: AtomicBool::new(false),
             is_late: AtomicBool::new(false),
             stall: Stall::default(),
+            has_large_allowance: AtomicBool::new(false),
             client: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             place: Place::default(),
@@ -238,6 +241,7 @@ impl Watched {
     pub(super) fn note_written<T>(&self, written: Poll<T>) -> Poll<T> {
         if written.is_pending() {
             self.stall.begin();
+            allowance::ask(self);
         } else if self.stall.is_on() {
             self.stall.end();
             if matches!(self.stage(), Stage::Idle | Stage::Head) {

@@ -121,7 +121,8 @@ impl Wire {
 /// What is written, whichever version of HTTP it is of; whether the client takes it is noted.
 impl Watched {
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.note_written(Pin::new(&mut *self.stream.lock()).poll_write(cx, buf))
+        let written = Pin::new(&mut *self.stream.lock()).poll_write(cx, buf);
+        self.note_written(written)
     }
 
     pub(super) fn poll_write_vectored(
@@ -129,7 +130,8 @@ impl Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.note_written(Pin::new(&mut *self.stream.lock()).poll_write_vectored(cx, bufs))
+        let written = Pin::new(&mut *self.stream.lock()).poll_write_vectored(cx, bufs);
+        self.note_written(written)
     }
 
     /// A socket holds nothing back, so that there is nothing to flush; TLS may.
@@ -137,11 +139,13 @@ impl Watched {
         if self.tls.get().is_none() {
             return Poll::Ready(Ok(()));
         }
-        self.note_written(Pin::new(&mut *self.stream.lock()).poll_flush(cx))
+        let written = Pin::new(&mut *self.stream.lock()).poll_flush(cx);
+        self.note_written(written)
     }
 
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.note_written(Pin::new(&mut *self.stream.lock()).poll_shutdown(cx))
+        let written = Pin::new(&mut *self.stream.lock()).poll_shutdown(cx);
+        self.note_written(written)
     }
 }
 

@@ -177,3 +177,24 @@ fn requests_sent_ahead_of_the_last_do_not_cost_its_answer() {
     }
     server.stop();
 }
+
+#[test]
+fn requests_sent_while_the_kernel_has_the_last_answer_do_not_cost_it() {
+    let program = Program::probe().workers(1).args("--keepalive-requests 3 --admin-bind 127.0.0.1:0");
+    let mut server = program.start();
+    let request =
+        |padding: usize| http::request("GET", "/bytes?n=300000", &[("x-padding", &"x".repeat(padding))], b"");
+    let mut client = server.connect();
+    client.send(request(1).repeat(3)).unwrap();
+    // More than the kernel holds of its own accord, and less than all that it may.
+    eventually(DEADLINE, "all is written", || {
+        metric(&server, "ferricorn_response_body_bytes_total") == 900_000
+            && metric(&server, "ferricorn_requests_in_flight") == 0
+    });
+    let _ = client.send(request(4000).repeat(100));
+    for _ in 0..3 {
+        assert_eq!(client.read().map(|answer| answer.body.len()), Ok(300_000));
+    }
+    assert_ne!(client.read_end(), Err(Failure::TimedOut));
+    server.stop();
+}
