@@ -203,8 +203,20 @@ struct SchedAttr {
 
 /// Ends this process without running what the master left to be dropped or flushed.
 pub(crate) fn exit_now(code: i32) -> ! {
+    #[cfg(ferricorn_pgo)]
+    write_profile();
     // SAFETY: _exit(2) takes any number and never returns.
     unsafe { libc::_exit(code) }
+}
+
+/// What the compiler has this process count for a profile is otherwise written at exit(3) (docs/performance.md).
+#[cfg(ferricorn_pgo)]
+fn write_profile() {
+    unsafe extern "C" {
+        fn __llvm_profile_write_file() -> libc::c_int;
+    }
+    // SAFETY: it is linked in with `-Cprofile-generate`, takes nothing, and writes a file, as it would at exit.
+    unsafe { __llvm_profile_write_file() };
 }
 
 /// Has the kernel kill this process when its parent dies, however that comes about (PR_SET_PDEATHSIG, prctl(2)).
