@@ -13,7 +13,7 @@ from pathlib import Path
 
 from peer import HERE, Peer
 
-from main import figures, print_machine
+from main import SERVER_CORE, figures, print_machine
 from servers import DEADLINE
 
 # From one disturbance to the next, in seconds.
@@ -69,16 +69,25 @@ PHASES = {
 }
 
 
+def stolen():
+    """Milliseconds that the server's core was ready and the machine below this one had it do something else."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    ticks = next(line.split()[8] for line in lines if line.startswith(f"cpu{SERVER_CORE} "))
+    return int(ticks) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 def phase(server, disturb, client, connections, rate, seconds):
     """What came of the load, disturbed in the middle of each of its intervals."""
+    before = stolen()
     asking = server.start_open_loop(client, connections, rate, seconds)
     begin = time.monotonic()
     for at in range(seconds // INTERVAL):
         time.sleep(max(0, begin + (at + 0.5) * INTERVAL - time.monotonic()))
         disturb(server)
     said = asking.communicate(timeout=seconds + DEADLINE)[0]
+    found = json.loads(said) | {"stolen": stolen() - before}
     time.sleep(INTERVAL)  # what the last one began is over before the next phase
-    return json.loads(said)
+    return found
 
 
 def main():
@@ -121,11 +130,11 @@ def measure(server, arguments, hello, connections):
 
 
 def print_rounds(measured):
-    print("\n| meanwhile | answered | lost | p50 | p99 | p99.9 | longest | p99, × calm of the same round | client away |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("\n| meanwhile | answered | lost | p50 | p99 | p99.9 | longest | p99, × calm of the same round | client away | server away |")
+    print("|---" * 10 + "|")
     for name, rounds in measured.items():
         answered, lost = (sum(found[what] for found in rounds) for what in ("answered", "lost"))
-        columns = [figures([found[what] for found in rounds], 2) for what in ("p50", "p99", "p99.9", "max", "ratio", "away")]
+        columns = [figures([found[what] for found in rounds], 2) for what in ("p50", "p99", "p99.9", "max", "ratio", "away", "stolen")]
         print(f"| {name} | {answered:,} | {lost} | " + " | ".join(columns) + " |")
 
 
