@@ -29,13 +29,20 @@ pub(super) struct Contents {
 pub(super) struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
+    /// The offset of each line's end.
+    line_ends: Vec<usize>,
     /// With the offset of each.
     pub(super) problems: Vec<(usize, Problem)>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(path: &'a Path, text: &'a str) -> Reader<'a> {
+        let line_ends = text.match_indices('\n').map(|(at, _)| at).collect();
+        Reader { path, text, line_ends, problems: Vec::new() }
+    }
+
     pub(super) fn line(&self, offset: usize) -> usize {
-        self.text[..offset.min(self.text.len())].matches('\n').count() + 1
+        self.line_ends.partition_point(|end| *end < offset) + 1
     }
 
     pub(super) fn source(&self, span: std::ops::Range<usize>) -> &str {
@@ -90,7 +97,7 @@ pub(super) fn read_what_can_be(
     environment: &Environment,
     app: Option<AppType>,
 ) -> Result<(Contents, Vec<Problem>), Vec<Problem>> {
-    let mut reader = Reader { path, text, problems: Vec::new() };
+    let mut reader = Reader::new(path, text);
     let table = match DeTable::parse(text) {
         Ok(table) => table,
         Err(error) => {

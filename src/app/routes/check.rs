@@ -19,7 +19,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), String> {
     let dialect = dialect(settings.database.url.as_ref());
     let templates = Templates::load(settings)?;
     let mut paths = matchit::Router::new();
-    let mut taken = HashMap::new();
+    let mut taken = Taken::new();
     for route in &settings.routes {
         let at_place = |message: String| format!("{}: {message}", route.place);
         check_route(route, settings, dialect, &templates).map_err(at_place)?;
@@ -160,6 +160,9 @@ fn check_tags(route: &Route) -> Result<(), String> {
 
 /// A misspelt tag would leave old answers standing.
 fn check_invalidates(route: &Route, routes: &[Route]) -> Result<(), String> {
+    if route.invalidates.is_empty() {
+        return Ok(());
+    }
     let known: BTreeSet<&String> = routes.iter().flat_map(|route| &route.tags).collect();
     match route.invalidates.iter().find(|tag| !known.contains(tag)) {
         None => Ok(()),
@@ -269,18 +272,23 @@ fn check_redirect(route: &Route, to: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// By path: each method that is declared, and where.
+type Taken<'a> = HashMap<&'a str, Vec<(&'a str, &'a str)>>;
+
 fn check_among_others<'a>(
     route: &'a Route,
     paths: &mut matchit::Router<()>,
-    taken: &mut HashMap<(&'a str, &'a str), &'a str>,
+    taken: &mut Taken<'a>,
 ) -> Result<(), String> {
-    let known = taken.keys().any(|(path, _)| *path == route.path);
+    let is_known = taken.contains_key(&*route.path);
+    let methods = taken.entry(&route.path).or_default();
     for method in &route.methods {
-        if let Some(place) = taken.insert((&route.path, method), &route.place) {
+        if let Some((_, place)) = methods.iter().find(|(other, _)| other == method) {
             return Err(format!("{method} {} is already declared at {place}", route.path));
         }
+        methods.push((method, &route.place));
     }
-    if known {
+    if is_known {
         return Ok(());
     }
     let names = path::names(&route.path);
@@ -288,8 +296,8 @@ fn check_among_others<'a>(
         return Err(format!("the path {:?} has one name twice", route.path));
     }
     paths.insert(&route.path, ()).map_err(|_| {
-        let other = taken.iter().find(|((path, _), _)| collide(path, &route.path));
-        let other = other.map_or(String::new(), |((path, _), place)| format!(", {path:?} at {place}"));
+        let other = taken.iter().find(|(path, _)| collide(path, &route.path));
+        let other = other.map_or(String::new(), |(path, methods)| format!(", {path:?} at {}", methods[0].1));
         format!("the path {:?} matches the same requests as another with other names{other}", route.path)
     })
 }
